@@ -1,0 +1,160 @@
+"""The only module that talks to the driver: connections, transactions, named queries, migrations, driver errors.
+
+Queries live in ``sql/<station>.sql``, each under a line ``-- name: <query>``, with bound parameters.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+
+from rowledger.errors import RecordRefused, SetupError, TryAgain
+
+Connection = psycopg2.extensions.connection
+Cursor = psycopg2.extensions.cursor
+Params = Mapping[str, Any]
+
+MINIMUM_SERVER_VERSION = 180000  # COPY csv before PostgreSQL 18 stops at a bare \. line and loses what follows
+
+# Pinned, so that a role or database with other defaults changes nothing. Client checks let the server notice a
+# killed worker within a second instead of finishing its statement.
+SESSION = (
+    "-c search_path=rowledger,pg_catalog,pg_temp -c datestyle=ISO,YMD -c timezone=UTC "
+    "-c standard_conforming_strings=on -c lock_timeout=30s -c idle_in_transaction_session_timeout=600s "
+    "-c client_connection_check_interval=1s"
+)
+
+# Classes and codes of SQLSTATE that time mends: connection, transaction rollback, resources, intervention, lock.
+_TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
+_TRANSIENT_CODES = ("55P03", "25006", "25P03")
+
+
+def connect(url: str) -> Connection:
+    """Open a connection with pinned session settings. Raises TryAgain or SetupError."""
+    with _translated():
+        connection = psycopg2.connect(
+            url,
+            options=SESSION,
+            client_encoding="UTF8",
+            connect_timeout=10,
+            application_name=f"rowledger {os.getpid()}",
+            cursor_factory=psycopg2.extras.RealDictCursor,
+        )
+    if connection.server_version < MINIMUM_SERVER_VERSION:
+        version = connection.server_version // 10000
+        connection.close()
+        raise SetupError(f"Rowledger needs PostgreSQL 18 or newer; this server is version {version}.")
+    return connection
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[Cursor]:
+    """One transaction: commit at the end, roll back on any exception, driver errors translated."""
+    with _translated():
+        with connection, connection.cursor() as cursor:
+            yield cursor
+
+
+@contextmanager
+def savepoint(cursor: Cursor) -> Iterator[None]:
+    """A part of a transaction that can fail alone; driver errors translated."""
+    cursor.execute("SAVEPOINT part")
+    try:
+        with _translated():
+            yield
+    except BaseException:
+        if not cursor.connection.closed:
+            cursor.execute("ROLLBACK TO SAVEPOINT part")
+        raise
+    cursor.execute("RELEASE SAVEPOINT part")
+
+
+def row(cursor: Cursor, query: str, params: Params | None = None) -> dict[str, Any] | None:
+    """Run a query and return its first row or None."""
+    cursor.execute(query, params)
+    return cursor.fetchone()  # type: ignore[return-value]  # RealDictCursor gives dicts
+
+
+def rows(cursor: Cursor, query: str, params: Params | None = None) -> list[dict[str, Any]]:
+    """Run a query and return all its rows; only for results that are small by nature."""
+    cursor.execute(query, params)
+    return cursor.fetchall()  # type: ignore[return-value]
+
+
+def stream(connection: Connection, query: str, params: Params) -> Iterator[dict[str, Any]]:
+    """Run a query through a server-side cursor: flat memory, whatever the number of rows."""
+    with _translated(), connection, connection.cursor(name="rowledger_stream") as cursor:
+        cursor.itersize = 5000
+        cursor.execute(query, params)
+        yield from cursor  # type: ignore[misc]
+
+
+@functools.cache
+def queries(station: str) -> dict[str, str]:
+    """The named queries of ``sql/<station>.sql``."""
+    text = resources.files("rowledger").joinpath("sql", f"{station}.sql").read_text(encoding="utf-8")
+    parts = re.split(r"^-- name: (\w+)\s*$", text, flags=re.MULTILINE)
+    return {name: body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def migrate(connection: Connection) -> list[str]:
+    """Bring the schema up to date; returns the names of the migrations applied. Safe to run at once from two places."""
+    applied = []
+    with transaction(connection) as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('rowledger migrate'))")
+        cursor.execute("CREATE SCHEMA IF NOT EXISTS rowledger")
+        cursor.execute(
+            "CREATE TABLE IF NOT EXISTS rowledger.migration ("
+            " name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        done = {r["name"]: r["sha256"] for r in rows(cursor, "SELECT name, sha256 FROM rowledger.migration")}
+        for name, text in _migrations():
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            if name not in done:
+                cursor.execute(text)
+                cursor.execute("INSERT INTO rowledger.migration (name, sha256) VALUES (%s, %s)", (name, digest))
+                applied.append(name)
+            elif done[name] != digest:
+                raise SetupError(f"Migration {name} was changed after it was applied to this database.")
+    return applied
+
+
+def _migrations() -> list[tuple[str, str]]:
+    folder = resources.files("rowledger").joinpath("sql", "migrations")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(name, folder.joinpath(name).read_text(encoding="utf-8")) for name in names]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise _translate(error) from error
+
+
+def _translate(error: psycopg2.Error) -> Exception:
+    """Tell transient, record-caused and lasting errors apart, by class and name, never by text."""
+    state = error.pgcode
+    if state is None:
+        # No answer from a server: connection refused, lost or closed. Everything else without a state is ours.
+        if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+            return TryAgain("The database cannot be reached or closed the connection.")
+        return SetupError(f"The database driver refused the call ({type(error).__name__}).")
+    if state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_CODES:
+        return TryAgain(f"The database is busy or not available (SQLSTATE {state}).")
+    if state[:2] in ("22", "23"):
+        return RecordRefused(state, error.diag.constraint_name, error.diag.column_name)
+    if state == "42P01":
+        return SetupError("The database has no Rowledger tables yet, or older ones; run: rowledger migrate")
+    return SetupError(f"The database refused a statement (SQLSTATE {state}, {error.diag.message_primary}).")

@@ -1,0 +1,82 @@
+"""Speaking exceptions, in three families that say who must act.
+
+``FileError``: the file is wrong, its sender mends it. ``TryAgain``: a connection, a lock; time mends it.
+``SetupError``: the set-up, the request or Rowledger itself is wrong; a retry changes nothing.
+A subclass's docstring is its message when none is given.
+"""
+
+from __future__ import annotations
+
+
+class RowledgerError(Exception):
+    """Something went wrong in Rowledger."""
+
+    exit_code = 1
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__class__.__doc__ or "").strip())
+
+
+class FileError(RowledgerError):
+    """The file as a whole cannot be imported.
+
+    ``rule`` is the stable machine word, ``place`` the first place in the file ("record 3", "byte 17").
+    """
+
+    exit_code = 3
+
+    def __init__(self, rule: str, message: str, place: str | None = None) -> None:
+        super().__init__(f"{message} (at {place})" if place else message)
+        self.rule = rule
+
+
+class TryAgain(RowledgerError):  # noqa: N818 - the name says what to do
+    """The database could not be reached or was busy; try again."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class SetupError(RowledgerError):
+    """The set-up is wrong; a retry changes nothing."""
+
+    exit_code = 2
+
+
+class TemplateError(SetupError):
+    """An import template is wrong; the message names file, place, fault and remedy."""
+
+
+class UnknownCode(SetupError):
+    """A domain, template, origin, subscription or batch that was named does not exist or cannot be chosen."""
+
+
+class DuplicateUpload(SetupError):
+    """The same bytes were uploaded before with the same template and domain."""
+
+    exit_code = 5
+
+    def __init__(self, seqno: int, file_name: str) -> None:
+        super().__init__(
+            f'"{file_name}" was uploaded before as import batch {seqno} (same bytes, same template and domain). '
+            f"Use --again to work it off once more."
+        )
+        self.seqno = seqno
+
+
+class Fenced(RowledgerError):
+    """Another worker has taken over this batch; this one stops and has written nothing more."""
+
+    exit_code = 4
+
+
+class RecordRefused(RowledgerError):
+    """The database refused a statement because of the values of one record (class 22 or 23).
+
+    ``sqlstate``, ``constraint`` and ``column`` are kept; the driver's text is not, it carries personal data.
+    """
+
+    def __init__(self, sqlstate: str, constraint: str | None, column: str | None) -> None:
+        super().__init__(f"The database refused a value (SQLSTATE {sqlstate}, {constraint or column or 'no name'}).")
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+        self.column = column

@@ -1,0 +1,156 @@
+"""The nouns that travel between stations: frozen, without I/O. Words are those of the ledger (see README)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class BatchStatus(StrEnum):
+    WAITING = "waiting"
+    IN_PROGRESS = "in_progress"
+    EXECUTED = "executed"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (BatchStatus.EXECUTED, BatchStatus.CANCELLED)
+
+
+class Outcome(StrEnum):
+    """What became of one record. Every record of every file has exactly one."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    HISTORIC = "historic"
+    IGNORED = "ignored"
+    PARKED = "parked"
+    REJECTED = "rejected"
+    UNPROCESSED = "unprocessed"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a record was rejected or warned about: a stable rule word, the user's column, the value, a sentence."""
+
+    rule: str
+    column: str | None
+    value: str | None
+    message: str
+
+    def as_dict(self) -> dict[str, str | None]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One record that will not be loaded, with all its reasons and its raw cells."""
+
+    record_no: int
+    reasons: tuple[Reason, ...]
+    raw: tuple[str, ...]
+    warnings: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True)
+class TargetField:
+    """A field of an import kind that a template column can fill.
+
+    ``sql_type`` is the type of the staging column; ``types`` are the template types that may feed it.
+    """
+
+    name: str
+    sql_type: str
+    types: tuple[str, ...]
+    title: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An import kind, declared by its loader module.
+
+    ``required_fields`` must be mapped by every template of the kind; ``match_keys`` are the fields that can
+    find a target row, in their default order; ``policies`` are the template policies that mean something here.
+    """
+
+    name: str
+    title: str
+    fields: tuple[TargetField, ...]
+    required_fields: tuple[str, ...]
+    match_keys: tuple[str, ...]
+    policies: tuple[str, ...]
+
+    def field(self, name: str) -> TargetField:
+        return next(field for field in self.fields if field.name == name)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One uploaded file and how far its import has come (table ``import_batch``)."""
+
+    seqno: int
+    kind: str
+    domain: str
+    domain_id: int
+    template: str
+    template_hash: str
+    suite_hash: str
+    file_name: str
+    file_path: str
+    file_bytes: int
+    file_sha256: str
+    uploaded_by: str
+    uploaded_through: str
+    uploaded_at: datetime
+    status: BatchStatus
+    epoch: int
+    import_completed: bool
+    processed: bool
+    columns: dict[str, str]
+    error_rule: str | None
+    error_message: str | None
+    warnings: list[dict[str, str | None]]
+    started_at: datetime | None
+    processed_at: datetime | None
+    validated_at: datetime | None
+    run_id: str | None
+    records_in_file: int | None
+    validated_records: int
+    staged_records: int
+    loaded_records: int
+    loaded_key: str | None
+    counts: dict[str, int]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Batch:
+        values = {name: row[name] for name in cls.__dataclass_fields__ if name not in ("status", "counts")}
+        return cls(
+            **values,
+            status=BatchStatus(row["status"]),
+            counts={str(outcome): row[str(outcome)] for outcome in Outcome},
+        )
+
+    @property
+    def label(self) -> str:
+        return f"#{self.seqno} {self.file_name}"
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status is BatchStatus.EXECUTED and self.import_completed and self.processed
+
+    @property
+    def failed(self) -> bool:
+        return self.status is BatchStatus.EXECUTED and not self.succeeded
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is shown to people and programs; file_path and epoch are internals."""
+        shown = {k: v for k, v in asdict(self).items() if k not in ("domain_id", "file_path", "epoch", "loaded_key")}
+        return shown | {
+            "status": str(self.status),
+            "counts": {outcome: count for outcome, count in self.counts.items() if count},
+        }

@@ -1,0 +1,330 @@
+"""YAML -> ImportTemplate.
+
+In: a ``.yml`` file that a data engineer wrote. Out: a checked, frozen ``ImportTemplate``, or a ``TemplateError``
+that names file and line, what is wrong and what would be right. One wrong template never harms another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rowledger.errors import TemplateError, UnknownCode
+from rowledger.model import Kind
+
+MAX_TEMPLATE_BYTES = 256 * 1024
+DATE_FORMAT = re.compile(r"(?=.*DD)(?=.*MM)(?=.*YYYY)(?:DD|MM|YYYY)([-./ ]?)(?:DD|MM|YYYY)\1(?:DD|MM|YYYY)")
+
+ColumnType = Literal["text", "code", "date", "email", "phone"]
+Encoding = Literal["utf-8", "utf-16", "windows-1252", "iso-8859-1", "iso-8859-15"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class FileFormat(_Part):
+    """How the bytes of a file become cells."""
+
+    delimiter: Literal[",", ";", "\t", "|"] = ","
+    quote: Literal['"', "'"] = '"'
+    encoding: Encoding = "utf-8"
+    header: bool = True
+    fields: int | None = Field(default=None, ge=1, le=5000)
+    max_records: int = Field(default=10_000_000, ge=1, le=100_000_000)
+
+
+class Column(_Part):
+    """One column of the file: where it stands, what it may hold, and which field it fills."""
+
+    field: str | None = None
+    header: str | None = Field(default=None, min_length=1)
+    aliases: tuple[str, ...] = ()
+    position: int | None = Field(default=None, ge=1, le=5000)
+    title: str | None = Field(default=None, min_length=1)
+    required: bool = False
+    type: ColumnType = "text"
+    format: str | None = None
+    region: str | None = Field(default=None, pattern="^[A-Z]{2}$")
+    min_length: int | None = Field(default=None, ge=1)
+    max_length: int = Field(default=255, ge=1, le=100_000)
+    pattern: str | None = Field(default=None, min_length=1, max_length=1000)
+    values: tuple[str, ...] | None = Field(default=None, min_length=1)
+    reference: str | None = Field(default=None, min_length=1)
+    unique: bool = False
+    multiline: bool = False
+    severity: Literal["reject", "warn"] = "reject"
+    on_update: Literal["overwrite", "fill_if_empty", "never"] = "overwrite"
+
+    @property
+    def name(self) -> str:
+        """What people call the column: its header, its title, or its place."""
+        return self.header or self.title or f"column {self.position}"
+
+
+class Policies(_Part):
+    """What to do with whole records and the whole batch."""
+
+    match: tuple[str, ...] | None = Field(default=None, min_length=1)
+    unknown_contract: Literal["reject", "ignore"] | None = None
+    unknown_status: Literal["ignore", "reject"] | None = None
+    future_dates: Literal["reject", "allow"] | None = None
+    max_rejected_share: float | None = Field(default=None, gt=0, le=1)
+
+
+class ImportTemplate(_Part):
+    """What a file of one kind looks like and which rules its values obey. ``hash`` is that of its source."""
+
+    name: str
+    hash: str
+    source: str
+    kind: str
+    title: str = Field(min_length=1)
+    domains: tuple[str, ...] = ()
+    file: FileFormat = FileFormat()
+    columns: tuple[Column, ...] = Field(min_length=1)
+    policies: Policies = Policies()
+
+    @property
+    def field_count(self) -> int:
+        """Number of fields every record of a positional file must have."""
+        return self.file.fields or max(column.position or 0 for column in self.columns)
+
+    def column_of(self, field: str) -> Column:
+        return next(column for column in self.columns if column.field == field)
+
+
+def read_templates(folder: Path, kinds: Mapping[str, Kind]) -> tuple[dict[str, ImportTemplate], list[TemplateError]]:
+    """All templates of a folder by name, and an error for each that is wrong."""
+    templates, errors = {}, []
+    for path in sorted(folder.glob("*.yml")):
+        try:
+            templates[path.stem] = read_template(path, kinds)
+        except TemplateError as error:
+            errors.append(error)
+    return templates, errors
+
+
+def find_template(folder: Path, name: str, kinds: Mapping[str, Kind]) -> ImportTemplate:
+    """The template of that name. Raises UnknownCode if there is none, TemplateError if it is wrong."""
+    names = sorted(path.stem for path in folder.glob("*.yml"))
+    if name not in names:
+        raise UnknownCode(f'There is no template "{name}". Templates are: {", ".join(names) or "none"}.')
+    return read_template(folder / f"{name}.yml", kinds)
+
+
+def read_template(path: Path, kinds: Mapping[str, Kind]) -> ImportTemplate:
+    """Read and check one template file. Raises TemplateError."""
+    try:
+        source = path.read_bytes()
+        text = source.decode("utf-8")
+    except OSError as error:
+        raise TemplateError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise TemplateError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8.") from None
+    if len(source) > MAX_TEMPLATE_BYTES:
+        raise TemplateError(f"{path}: is larger than {MAX_TEMPLATE_BYTES // 1024} kB; a template is a page of text.")
+    return parse_template(text, path.stem, kinds, str(path))
+
+
+def parse_template(text: str, name: str, kinds: Mapping[str, Kind], where: str) -> ImportTemplate:
+    """Check the text of a template; ``where`` is named in errors. Raises TemplateError."""
+    node = _compose(text, where)
+    data = yaml.safe_load(text)
+    if not isinstance(data, dict):
+        raise TemplateError(f"{where}: is empty or not a mapping; begin with: kind: contact")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    known = {"name": name, "hash": digest, "source": text}
+    try:
+        template = ImportTemplate.model_validate_json(_as_json(known | {k: v for k, v in data.items() if k not in known}))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise TemplateError(_sentence(where, node, problem["loc"], _words(problem))) from None
+    for loc, fault in _faults(template, kinds):
+        raise TemplateError(_sentence(where, node, loc, fault))
+    return template
+
+
+def _compose(text: str, where: str) -> yaml.Node:
+    """The YAML tree with its line numbers; refuses aliases (they can explode) and keys given twice."""
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise TemplateError(f"{where}, line {event.start_mark.line + 1}: aliases (*) are not allowed; write it out.")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise TemplateError(f"{where}{line}: is not valid YAML ({error.problem}).") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise TemplateError(f"{where}: is not valid YAML ({type(error).__name__}).") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise TemplateError(f"{where}: is empty or not a mapping; begin with: kind: contact")
+    _refuse_double_keys(node, where)
+    return node
+
+
+def _refuse_double_keys(node: yaml.Node, where: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise TemplateError(f'{where}, line {key.start_mark.line + 1}: "{key.value}" is given twice; keep one.')
+            seen.add(key.value)
+            _refuse_double_keys(value, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_double_keys(value, where)
+
+
+def _as_json(data: dict[str, Any]) -> str:
+    """Through JSON, so that lists become tuples while strings stay strings and numbers numbers."""
+    return json.dumps(data, default=str)
+
+
+def _sentence(where: str, node: yaml.Node, loc: Sequence[int | str], fault: str) -> str:
+    path = ".".join(str(part + 1) if isinstance(part, int) else part for part in loc)
+    return f"{where}, line {_line(node, loc)}{f', {path}' if path else ''}: {fault}"
+
+
+def _line(node: yaml.Node, loc: Sequence[int | str]) -> int:
+    line = node.start_mark.line
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            match = [(key, value) for key, value in node.value if key.value == part]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            match = [(node.value[part], node.value[part])]
+        else:
+            break
+        if not match:
+            break
+        line, node = match[0][0].start_mark.line, match[0][1]
+    return line + 1
+
+
+def _words(problem: Mapping[str, Any]) -> str:
+    """pydantic's finding in a template author's words."""
+    if problem["type"] == "missing":
+        return "is missing; every template must say it."
+    if problem["type"] == "extra_forbidden":
+        return "is not a known key; check the spelling against docs/templates.md."
+    message = problem["msg"].replace("Input should be", "must be").replace("tuple", "list")
+    return f"{message}, not {problem['input']!r}."
+
+
+def _faults(template: ImportTemplate, kinds: Mapping[str, Kind]) -> list[tuple[tuple[int | str, ...], str]]:
+    """What the shape of the model cannot say."""
+    if template.kind not in kinds:
+        return [(("kind",), f"must be one of {', '.join(sorted(kinds))}, not {template.kind!r}.")]
+    kind = kinds[template.kind]
+    faults: list[tuple[tuple[int | str, ...], str]] = []
+    for index, column in enumerate(template.columns):
+        faults += [(("columns", index, *loc), fault) for loc, fault in _column_faults(column, template, kind)]
+    return faults + _whole_faults(template, kind)
+
+
+def _column_faults(column: Column, template: ImportTemplate, kind: Kind) -> list[tuple[tuple[str, ...], str]]:
+    faults: list[tuple[tuple[str, ...], str]] = []
+
+    def fault(condition: object, key: str, text: str) -> None:
+        if condition:
+            faults.append(((key,), text))
+
+    if template.file.header:
+        fault(not column.header, "header", "is missing; files with a header find columns by name.")
+        fault(column.position, "position", "is for files without a header (file.header: false); remove it.")
+    else:
+        fault(not column.position, "position", "is missing; files without a header find columns by position.")
+        fault(column.header, "header", "is for files with a header; call it title.")
+        fault(
+            (column.position or 0) > template.field_count,
+            "position",
+            f"is beyond the {template.field_count} fields of file.fields.",
+        )
+    names = [field.name for field in kind.fields]
+    fault(
+        column.field and column.field not in names,
+        "field",
+        f"{column.field!r} is not a field of {kind.name}; fields are {', '.join(names)}.",
+    )
+    if column.field in names:
+        types = kind.field(column.field).types
+        fault(column.type not in types, "type", f"must be {' or '.join(types)} for field {column.field}.")
+    fault(column.type == "date" and not column.format, "format", "is missing; a date says its form, such as DD-MM-YYYY.")
+    fault(column.type != "date" and column.format, "format", "is for type: date only; use pattern for text.")
+    fault(
+        column.format and not DATE_FORMAT.fullmatch(column.format),
+        "format",
+        f"must be DD, MM and YYYY with one separator, such as DD-MM-YYYY or YYYYMMDD, not {column.format!r}.",
+    )
+    fault(column.type != "phone" and column.region, "region", "is for type: phone only.")
+    fault((column.min_length or 0) > column.max_length, "min_length", "is greater than max_length.")
+    fault(column.pattern and not _linear(column.pattern), "pattern", _PATTERN_HELP)
+    return faults
+
+
+_PATTERN_HELP = (
+    "is not a regular expression that can be judged in linear time; write it without "
+    "lookahead (?=, lookbehind (?<= and backreferences \\1 (RE2 syntax)."
+)
+
+
+def _linear(pattern: str) -> bool:
+    """Whether RE2, which pandas uses for Arrow strings, takes the pattern; it knows no exponential ones."""
+    import pyarrow
+    import pyarrow.compute
+
+    try:
+        pyarrow.compute.match_substring_regex(pyarrow.array([""]), rf"\A(?:{pattern})\z")
+        re.compile(pattern)
+    except (pyarrow.ArrowInvalid, re.error):
+        return False
+    return True
+
+
+def _whole_faults(template: ImportTemplate, kind: Kind) -> list[tuple[tuple[int | str, ...], str]]:
+    faults: list[tuple[tuple[int | str, ...], str]] = []
+    mapped = [column.field for column in template.columns if column.field]
+    faults += [
+        (("columns",), f"no column fills the field {field}; {kind.title} cannot be imported without it.")
+        for field in kind.required_fields
+        if field not in mapped
+    ]
+    for what, values in (
+        ("the field", mapped),
+        ("the position", [column.position for column in template.columns if column.position]),
+        ("the header", [fold_header(name) for c in template.columns for name in (c.header, *c.aliases) if name]),
+    ):
+        twice = sorted({str(value) for value in values if values.count(value) > 1})
+        faults += [(("columns",), f"{what} {value} is used by two columns; keep one.") for value in twice]
+    for key in template.policies.match or ():
+        if key not in kind.match_keys:
+            faults.append((("policies", "match"), f"{key!r} is not a match key of {kind.name}; match keys are "
+                           f"{', '.join(kind.match_keys) or 'none'}."))  # fmt: skip
+        elif key not in mapped:
+            faults.append((("policies", "match"), f"no column fills the match key {key}."))
+    given = template.policies.model_dump(exclude_none=True)
+    faults += [
+        (("policies", policy), f"is not a policy of {kind.name}; policies are {', '.join(kind.policies)}.")
+        for policy in given
+        if policy not in kind.policies
+    ]
+    if kind.match_keys and not any(key in mapped for key in kind.match_keys):
+        faults.append((("columns",), f"no column fills a match key; one of {', '.join(kind.match_keys)} is needed."))
+    return faults
+
+
+def fold_header(name: str) -> str:
+    """How headers are compared: without case, outer spaces and invisible characters, in one Unicode form."""
+    visible = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
+    return " ".join(visible.split()).casefold()
+
