@@ -24,7 +24,9 @@ Connection = psycopg2.extensions.connection
 Cursor = psycopg2.extensions.cursor
 Params = Mapping[str, Any]
 
-MINIMUM_SERVER_VERSION = 180000  # COPY csv before PostgreSQL 18 stops at a bare \. line and loses what follows
+MINIMUM_SERVER_VERSION = (
+    180000  # COPY csv before PostgreSQL 18 stops at a bare \. line and loses what follows
+)
 
 # Pinned, so that a role or database with other defaults changes nothing. Client checks let the server notice a
 # killed worker within a second instead of finishing its statement.
@@ -60,9 +62,8 @@ def connect(url: str) -> Connection:
 @contextmanager
 def transaction(connection: Connection) -> Iterator[Cursor]:
     """One transaction: commit at the end, roll back on any exception, driver errors translated."""
-    with _translated():
-        with connection, connection.cursor() as cursor:
-            yield cursor
+    with _translated(), connection, connection.cursor() as cursor:
+        yield cursor
 
 
 @contextmanager
@@ -122,7 +123,9 @@ def migrate(connection: Connection) -> list[str]:
             digest = hashlib.sha256(text.encode()).hexdigest()
             if name not in done:
                 cursor.execute(text)
-                cursor.execute("INSERT INTO rowledger.migration (name, sha256) VALUES (%s, %s)", (name, digest))
+                cursor.execute(
+                    "INSERT INTO rowledger.migration (name, sha256) VALUES (%s, %s)", (name, digest)
+                )
                 applied.append(name)
             elif done[name] != digest:
                 raise SetupError(f"Migration {name} was changed after it was applied to this database.")

@@ -30,7 +30,7 @@ class FileError(RowledgerError):
         self.rule = rule
 
 
-class TryAgain(RowledgerError):  # noqa: N818 - the name says what to do
+class TryAgain(RowledgerError):
     """The database could not be reached or was busy; try again."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
@@ -76,7 +76,9 @@ class RecordRefused(RowledgerError):
     """
 
     def __init__(self, sqlstate: str, constraint: str | None, column: str | None) -> None:
-        super().__init__(f"The database refused a value (SQLSTATE {sqlstate}, {constraint or column or 'no name'}).")
+        super().__init__(
+            f"The database refused a value (SQLSTATE {sqlstate}, {constraint or column or 'no name'})."
+        )
         self.sqlstate = sqlstate
         self.constraint = constraint
         self.column = column

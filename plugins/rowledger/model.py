@@ -149,7 +149,11 @@ class Batch:
 
     def as_dict(self) -> dict[str, Any]:
         """What is shown to people and programs; file_path and epoch are internals."""
-        shown = {k: v for k, v in asdict(self).items() if k not in ("domain_id", "file_path", "epoch", "loaded_key")}
+        shown = {
+            k: v
+            for k, v in asdict(self).items()
+            if k not in ("domain_id", "file_path", "epoch", "loaded_key")
+        }
         return shown | {
             "status": str(self.status),
             "counts": {outcome: count for outcome, count in self.counts.items() if count},

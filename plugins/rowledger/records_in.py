@@ -19,7 +19,7 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Layout:
     def names_by_place(self) -> list[str]:
         """What to call each column of the file, mapped by the template or not."""
         names = [f"column {place + 1}" for place in range(self.width)]
-        for place, name in zip(range(self.width), self.header or ()):
+        for place, name in zip(range(self.width), self.header or (), strict=False):
             names[place] = name or names[place]
         for mapped, name in zip(self.places, self.names, strict=True):
             if mapped is not None:
@@ -164,7 +164,7 @@ class Records:
 
         ((accepted,),) = self._query("SELECT count(*) FROM records")
         bad = self._query(
-            "SELECT line, any_value(error_type), any_value(csv_line) FROM reject_errors GROUP BY line ORDER BY line"
+            "SELECT line, min(error_type), any_value(csv_line) FROM reject_errors GROUP BY line ORDER BY line"
         )
         self._bad_lines = np.array([line for line, _, _ in bad], dtype=np.int64)
         blank_rows = self._query(
@@ -173,7 +173,7 @@ class Records:
         self._blank_lines = self._line_of(np.array([row for (row,) in blank_rows], dtype=np.int64))
         self._lines = accepted + len(bad)
         for line, error, _ in bad:
-            if error == "LINE SIZE OVER MAXIMUM":
+            if error == "LINE SIZE OVER MAXIMUM":  # DuckDB loses its place behind such a record
                 raise _record_too_long(int(self._number_of(line)))
         last = self._query("SELECT c0 FROM records ORDER BY rowid DESC LIMIT 1")
         if last != [(END_MARK,)] or (bad and bad[-1][0] == self._lines):
@@ -189,7 +189,8 @@ class Records:
         self.count = max(0, self._lines - 1 - self.blank_lines - self._offset)
         self._unnamed_columns()
         self._structural = [
-            _structural_reject(int(self._number_of(line)), kind, raw, self._template) for line, kind, raw in bad
+            _structural_reject(int(self._number_of(line)), kind, raw, self.layout.width, self._template)
+            for line, kind, raw in bad
         ]
 
     def _line_of(self, row: Any) -> Any:
@@ -227,6 +228,29 @@ class Records:
         if structural:
             yield self._chunk(first, self.count, None, None, structural)
 
+    def index_first(self, place: int, clean: Callable[[Any], Any]) -> None:
+        """Learn, for every value that a column has more than once, the first record that has it."""
+        self._db.execute(f"CREATE TABLE seen_{place} (value VARCHAR, record_no BIGINT)")
+        for chunk in self.chunks(0, 200_000):
+            found = chunk.cells.select(["record_no"]).append_column("value", clean(chunk.cells[f"c{place}"]))  # noqa: F841
+            self._db.execute(
+                f"INSERT INTO seen_{place} SELECT value, record_no FROM found WHERE value IS NOT NULL"  # noqa: S608
+            )
+        self._db.execute(
+            f"CREATE TABLE first_{place} AS SELECT value, min(record_no) AS first_no FROM seen_{place} "  # noqa: S608
+            "GROUP BY value HAVING count(*) > 1"
+        )
+        self._db.execute(f"DROP TABLE seen_{place}")
+
+    def first_with(self, place: int, record_nos: Any, values: Any) -> Any:
+        """For each record the first record of the file with the same value, or null where the value is the only one."""
+        import pyarrow as pa
+
+        asked = pa.table({"record_no": record_nos, "value": values})  # noqa: F841 - DuckDB finds it by its name
+        return self._db.sql(
+            f"SELECT first_no FROM asked LEFT JOIN first_{place} USING (value) ORDER BY record_no"  # noqa: S608
+        ).to_arrow_table()["first_no"]
+
     def _row_after(self, record_no: int) -> int:
         """The first row of the scratch table whose record number is above ``record_no``."""
         low, high = 0, self._rows
@@ -263,7 +287,9 @@ class Records:
         width = self.layout.width
         names = [f"c{i}" for i in range(width)]
         if cells is None:
-            empty = pa.table({"record_no": pa.array([], pa.int64())} | {n: pa.array([], pa.string()) for n in names})
+            empty = pa.table(
+                {"record_no": pa.array([], pa.int64())} | {n: pa.array([], pa.string()) for n in names}
+            )
             return Chunk(first, last, empty, tuple(rejects))
         cells = cells.append_column("record_no", pa.array(numbers))
         wanted = pc.greater_equal(cells["record_no"], first)
@@ -283,7 +309,9 @@ class Records:
         if self._inner_breaks:
             controls, good = self._control_characters(good)
             reasons += controls
-        return Chunk(first, last, good, tuple(sorted([*rejects, *reasons], key=lambda reject: reject.record_no)))
+        return Chunk(
+            first, last, good, tuple(sorted([*rejects, *reasons], key=lambda reject: reject.record_no))
+        )
 
     def _wrong_width(self, cells: Any) -> list[Reject]:
         found = []
@@ -302,7 +330,9 @@ class Records:
             same = pc.and_(same, pc.equal(cells[f"c{place}"], name))
         if len(header) < 2 or not pc.any(same).as_py():
             return [], cells
-        reason = Reason("repeated_header", None, None, "This is the header once more, not a record; delete the line.")
+        reason = Reason(
+            "repeated_header", None, None, "This is the header once more, not a record; delete the line."
+        )
         rejects = [Reject(row["record_no"], (reason,), header) for row in cells.filter(same).to_pylist()]
         return rejects, cells.filter(pc.invert(same))
 
@@ -311,7 +341,9 @@ class Records:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        multiline = {p for p, c in zip(self.layout.places, self._template.columns, strict=True) if c.multiline}
+        multiline = {
+            p for p, c in zip(self.layout.places, self._template.columns, strict=True) if c.multiline
+        }
         found: dict[int, list[Reason]] = {}
         for place, name in enumerate(self.layout.names_by_place()):
             allowed = r"\t\n" if place in multiline else ""
@@ -324,10 +356,29 @@ class Records:
         bad = pc.is_in(cells["record_no"], value_set=pa.array(sorted(found)))
         width = self.layout.width
         rejects = [
-            Reject(row["record_no"], tuple(found[row["record_no"]]), tuple(row[f"c{i}"] for i in range(width)))
+            Reject(
+                row["record_no"], tuple(found[row["record_no"]]), tuple(row[f"c{i}"] for i in range(width))
+            )
             for row in cells.filter(bad).to_pylist()
         ]
         return rejects, cells.filter(pc.invert(bad))
+
+
+def raw_cells(chunk: Chunk, record_nos: list[int]) -> list[tuple[int, tuple[str, ...]]]:
+    """The cells of some records of a chunk."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    chosen = pc.is_in(chunk.cells["record_no"], value_set=pa.array(record_nos, pa.int64()))
+    return [(row.pop("record_no"), tuple(row.values())) for row in chunk.cells.filter(chosen).to_pylist()]
+
+
+def header_of(path: Path, template: ImportTemplate, scratch: Path) -> tuple[str, ...]:
+    """The header of a file as it stands there."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix="header-", dir=scratch) as text:
+        _prepare(path, Path(text.name), template)
+        return read_layout(Path(text.name), template).header or ()
 
 
 @dataclass(frozen=True)
@@ -342,14 +393,18 @@ class _TextFacts:
 
 def _prepare(path: Path, text_path: Path, template: ImportTemplate) -> _TextFacts:
     """Write the file as UTF-8 with LF, blank lines and the end marked. Raises FileError for what is not such text."""
-    decoder = codecs.getincrementaldecoder(_CODECS.get(template.file.encoding, template.file.encoding))("strict")
+    decoder = codecs.getincrementaldecoder(_CODECS.get(template.file.encoding, template.file.encoding))(
+        "strict"
+    )
     lines = blank_lines = offset = 0
     controls = mojibake = held_cr = False
     before = "\n"  # the character before the block: a line break at the very start opens with a blank line
     try:
         source = path.open("rb")
     except OSError as error:
-        raise FileError("file_missing", f"The uploaded file cannot be read any more ({error.strerror}).") from None
+        raise FileError(
+            "file_missing", f"The uploaded file cannot be read any more ({error.strerror})."
+        ) from None
     with source, text_path.open("wb") as target:
         offset = _skip_bom(source, template)
         first = True
@@ -367,7 +422,9 @@ def _prepare(path: Path, text_path: Path, template: ImportTemplate) -> _TextFact
             if "\r" in text:
                 text = text.replace("\r\n", "\n").replace("\r", "\n")
             if MARK in text:
-                raise FileError("encoding", "The file has the noncharacter U+FDD0, which is not for interchange.")
+                raise FileError(
+                    "encoding", "The file has the noncharacter U+FDD0, which is not for interchange."
+                )
             if text and (before == "\n" == text[0] or "\n\n" in text):
                 text = ("" if before != "\n" else MARK if text[0] == "\n" else "") + text
                 text = text.replace("\n\n", f"\n{MARK}\n").replace("\n\n", f"\n{MARK}\n")
@@ -380,7 +437,9 @@ def _prepare(path: Path, text_path: Path, template: ImportTemplate) -> _TextFact
             if not block:
                 break
         if before == "\0":
-            raise FileError("trailing_nul", "The file ends with NUL bytes: the copy was cut short. Send it again.")
+            raise FileError(
+                "trailing_nul", "The file ends with NUL bytes: the copy was cut short. Send it again."
+            )
         if offset == 0:
             raise FileError("empty_file", "The file is empty (0 bytes).")
         target.write(f"{'' if before == chr(10) else chr(10)}{END_MARK}\n".encode())
@@ -412,12 +471,16 @@ def _skip_bom(source: io.BufferedReader, template: ImportTemplate) -> int:
             source.seek(0 if name == "UTF-16" else len(bom))
             return source.tell()
     if encoding == "utf-16" and head:
-        raise FileError("encoding", "The file has no UTF-16 byte-order mark. Save it as UTF-16 with one.", "byte 0")
+        raise FileError(
+            "encoding", "The file has no UTF-16 byte-order mark. Save it as UTF-16 with one.", "byte 0"
+        )
     source.seek(0)
     return 0
 
 
-def _decode(decoder: codecs.IncrementalDecoder, block: bytes, offset: int, lines: int, template: ImportTemplate) -> str:
+def _decode(
+    decoder: codecs.IncrementalDecoder, block: bytes, offset: int, lines: int, template: ImportTemplate
+) -> str:
     held = len(decoder.getstate()[0])
     try:
         return decoder.decode(block, final=not block)
@@ -445,9 +508,12 @@ def _refuse_binary(head: bytes) -> None:
     for magic, name in _BINARY:
         if head.startswith(magic):
             raise FileError("not_text", f"The file is {name}, not text. Export it as CSV.", "byte 0")
-    if head[:2000].count(0) * 4 > len(head[:2000]) and not head.startswith(codecs.BOM_UTF16_LE + codecs.BOM_UTF16_BE):
-        if head[:1] not in (b"\xff", b"\xfe"):
-            raise FileError("encoding", "The file is full of NUL bytes: it is UTF-16 without a mark, or not text.", "byte 0")
+    sample = head[:2000]
+    if sample.count(0) * 4 > len(sample) and not sample.startswith(
+        (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    ):
+        message = "The file is full of NUL bytes: it is UTF-16 without a mark, or not text."
+        raise FileError("encoding", message, "byte 0")
 
 
 def _without_separator_line(text: str, template: ImportTemplate) -> str:
@@ -456,7 +522,9 @@ def _without_separator_line(text: str, template: ImportTemplate) -> str:
     if not match:
         return text
     if match[1] != template.file.delimiter:
-        raise FileError("delimiter_mismatch", _delimiter_sentence(match[1], template.file.delimiter), "line 1")
+        raise FileError(
+            "delimiter_mismatch", _delimiter_sentence(match[1], template.file.delimiter), "line 1"
+        )
     return text[match.end() :]
 
 
@@ -473,7 +541,10 @@ _CONTROL_BYTES = bytes(b for b in range(0x20) if b not in b"\n") + b"\x7f"
 
 def _has_controls(text: str) -> bool:
     data = text.encode("utf-8")
-    return len(data.translate(None, _CONTROL_BYTES)) != len(data) or re.search(rb"\xc2[\x80-\x9f]", data) is not None
+    return (
+        len(data.translate(None, _CONTROL_BYTES)) != len(data)
+        or re.search(rb"\xc2[\x80-\x9f]", data) is not None
+    )
 
 
 def read_layout(text: Path, template: ImportTemplate) -> Layout:
@@ -483,7 +554,9 @@ def read_layout(text: Path, template: ImportTemplate) -> Layout:
     if seen:
         raise FileError("delimiter_mismatch", _delimiter_sentence(seen, template.file.delimiter), "line 1")
     if len(first) > MAX_COLUMNS:
-        raise FileError("too_many_columns", f"The file has {len(first):,} columns; {MAX_COLUMNS:,} is the most.", "line 1")
+        raise FileError(
+            "too_many_columns", f"The file has {len(first):,} columns; {MAX_COLUMNS:,} is the most.", "line 1"
+        )
     if template.file.header:
         return _layout_by_header(first, template)
     return Layout(
@@ -504,7 +577,9 @@ def _first_record(text: Path, template: ImportTemplate) -> tuple[list[str], str]
         line = next((line for line in lines if not line.startswith(MARK)), "")
         if not line:
             if template.file.header:
-                raise FileError("header_mismatch", "The file has only blank lines; it has no header.", "line 1")
+                raise FileError(
+                    "header_mismatch", "The file has only blank lines; it has no header.", "line 1"
+                )
             return [], ""
 
         def rest() -> Iterator[str]:
@@ -532,7 +607,11 @@ def _layout_by_header(header: list[str], template: ImportTemplate) -> Layout:
     _refuse_foreign_header(header, folded, template)
     doubles = [name for name, fold in zip(header, folded, strict=True) if fold and folded.count(fold) > 1]
     if doubles:
-        raise FileError("duplicate_column", f"The header names a column twice: {_listed(doubles)}. Keep one.", "the header")
+        raise FileError(
+            "duplicate_column",
+            f"The header names a column twice: {_listed(doubles)}. Keep one.",
+            "the header",
+        )
     places = [_place(column.header, column.aliases, folded) for column in template.columns]
     _refuse_missing(header, folded, places, template)
     reason_place = folded.index(REASON_HEADER) if REASON_HEADER in folded else None
@@ -549,7 +628,12 @@ def _layout_by_header(header: list[str], template: ImportTemplate) -> Layout:
         unnamed=tuple(place for place, fold in enumerate(folded) if not fold),
         reason_place=reason_place,
         warnings=tuple(
-            Reason("unknown_column", name, None, f'The template does not know the column "{name}"; it was left out.')
+            Reason(
+                "unknown_column",
+                name,
+                None,
+                f'The template does not know the column "{name}"; it was left out.',
+            )
             for name in unknown
         ),
     )
@@ -562,7 +646,9 @@ def _place(header: str | None, aliases: tuple[str, ...], folded: list[str]) -> i
 
 def _refuse_foreign_header(header: list[str], folded: list[str], template: ImportTemplate) -> None:
     if folded and folded[0].startswith(("<!doctype", "<html", "<?xml")):
-        raise FileError("header_mismatch", "The file is a web page, not a CSV file: probably an error message.", "line 1")
+        raise FileError(
+            "header_mismatch", "The file is a web page, not a CSV file: probably an error message.", "line 1"
+        )
     if all(_place(column.header, column.aliases, folded) is None for column in template.columns):
         raise FileError(
             "header_mismatch",
@@ -572,16 +658,22 @@ def _refuse_foreign_header(header: list[str], folded: list[str], template: Impor
         )
 
 
-def _refuse_missing(header: list[str], folded: list[str], places: list[int | None], template: ImportTemplate) -> None:
+def _refuse_missing(
+    header: list[str], folded: list[str], places: list[int | None], template: ImportTemplate
+) -> None:
     absent = [column for column, place in zip(template.columns, places, strict=True) if place is None]
     missing = [column.name for column in absent if column.required]
     keys = template.policies.match or ()
     if keys and all(template.column_of(key) in absent for key in keys):
-        missing += [template.column_of(key).name for key in keys if template.column_of(key).name not in missing]
+        missing += [
+            template.column_of(key).name for key in keys if template.column_of(key).name not in missing
+        ]
     if not missing:
         return
     taken = {place for place in places if place is not None}
-    unknown = [_with_code_points(name) for place, name in enumerate(header) if place not in taken and folded[place]]
+    unknown = [
+        _with_code_points(name) for place, name in enumerate(header) if place not in taken and folded[place]
+    ]
     hint = f" The template does not know {_listed(unknown)}." if unknown else ""
     raise FileError("missing_column", f"The header lacks {_listed(missing)}.{hint}", "the header")
 
@@ -629,26 +721,27 @@ def _without_reasons(cells: Any, layout: Layout) -> Any:
 
 def _width_reason(found: int, expected: int) -> Reason:
     rule = "too_few_fields" if found < expected else "too_many_fields"
-    return Reason(rule, None, None, f"The record has {found} field{'s' * (found != 1)}, the file should have {expected}.")
+    return Reason(
+        rule, None, None, f"The record has {found} field{'s' * (found != 1)}, it should have {expected}."
+    )
 
 
 def _control_reason(name: str, value: str) -> Reason:
     found = next(c for c in value if ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F)
-    what = {"\n": "a line break", "\t": "a tab", "\0": "a NUL character"}.get(found, f"the control character U+{ord(found):04X}")
+    what = {"\n": "a line break", "\t": "a tab", "\0": "a NUL character"}.get(
+        found, f"the control character U+{ord(found):04X}"
+    )
     shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in value)
     return Reason("control_char", name, shown, f"{name} contains {what}, which this column does not allow.")
 
 
-def _structural_reject(number: int, error: str, raw: str, template: ImportTemplate) -> Reject:
+def _structural_reject(number: int, error: str, raw: str, width: int, template: ImportTemplate) -> Reject:
     """The reject for a record that DuckDB could not cut; ``raw`` is its text."""
     text = raw.replace(MARK, "").strip("\n")
     if error == "TOO MANY COLUMNS":
         cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=template.file.delimiter,
                                 quotechar=template.file.quote))  # fmt: skip
-        width = template.field_count if not template.file.header else None
-        expected = f", the file should have {width}" if width else ", more than the header"
-        reason = Reason("too_many_fields", None, None, f"The record has {len(cells)} fields{expected}.")
-        return Reject(number, (reason,), tuple(cells))
+        return Reject(number, (_width_reason(len(cells), width),), tuple(cells))
     reason = Reason(
         "bad_quoting",
         None,

@@ -102,7 +102,9 @@ class ImportTemplate(_Part):
         return next(column for column in self.columns if column.field == field)
 
 
-def read_templates(folder: Path, kinds: Mapping[str, Kind]) -> tuple[dict[str, ImportTemplate], list[TemplateError]]:
+def read_templates(
+    folder: Path, kinds: Mapping[str, Kind]
+) -> tuple[dict[str, ImportTemplate], list[TemplateError]]:
     """All templates of a folder by name, and an error for each that is wrong."""
     templates, errors = {}, []
     for path in sorted(folder.glob("*.yml")):
@@ -131,7 +133,9 @@ def read_template(path: Path, kinds: Mapping[str, Kind]) -> ImportTemplate:
     except UnicodeDecodeError as error:
         raise TemplateError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8.") from None
     if len(source) > MAX_TEMPLATE_BYTES:
-        raise TemplateError(f"{path}: is larger than {MAX_TEMPLATE_BYTES // 1024} kB; a template is a page of text.")
+        raise TemplateError(
+            f"{path}: is larger than {MAX_TEMPLATE_BYTES // 1024} kB; a template is a page of text."
+        )
     return parse_template(text, path.stem, kinds, str(path))
 
 
@@ -144,7 +148,9 @@ def parse_template(text: str, name: str, kinds: Mapping[str, Kind], where: str) 
     digest = hashlib.sha256(text.encode()).hexdigest()
     known = {"name": name, "hash": digest, "source": text}
     try:
-        template = ImportTemplate.model_validate_json(_as_json(known | {k: v for k, v in data.items() if k not in known}))
+        template = ImportTemplate.model_validate_json(
+            _as_json(known | {k: v for k, v in data.items() if k not in known})
+        )
     except ValidationError as error:
         problem = error.errors()[0]
         raise TemplateError(_sentence(where, node, problem["loc"], _words(problem))) from None
@@ -158,7 +164,9 @@ def _compose(text: str, where: str) -> yaml.Node:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise TemplateError(f"{where}, line {event.start_mark.line + 1}: aliases (*) are not allowed; write it out.")
+                raise TemplateError(
+                    f"{where}, line {event.start_mark.line + 1}: aliases (*) are not allowed; write it out."
+                )
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
@@ -178,7 +186,9 @@ def _refuse_double_keys(node: yaml.Node, where: str) -> None:
         seen = set()
         for key, value in node.value:
             if key.value in seen:
-                raise TemplateError(f'{where}, line {key.start_mark.line + 1}: "{key.value}" is given twice; keep one.')
+                raise TemplateError(
+                    f'{where}, line {key.start_mark.line + 1}: "{key.value}" is given twice; keep one.'
+                )
             seen.add(key.value)
             _refuse_double_keys(value, where)
     elif isinstance(node, yaml.SequenceNode):
@@ -259,7 +269,11 @@ def _column_faults(column: Column, template: ImportTemplate, kind: Kind) -> list
     if column.field in names:
         types = kind.field(column.field).types
         fault(column.type not in types, "type", f"must be {' or '.join(types)} for field {column.field}.")
-    fault(column.type == "date" and not column.format, "format", "is missing; a date says its form, such as DD-MM-YYYY.")
+    fault(
+        column.type == "date" and not column.format,
+        "format",
+        "is missing; a date says its form, such as DD-MM-YYYY.",
+    )
     fault(column.type != "date" and column.format, "format", "is for type: date only; use pattern for text.")
     fault(
         column.format and not DATE_FORMAT.fullmatch(column.format),
@@ -302,10 +316,21 @@ def _whole_faults(template: ImportTemplate, kind: Kind) -> list[tuple[tuple[int 
     for what, values in (
         ("the field", mapped),
         ("the position", [column.position for column in template.columns if column.position]),
-        ("the header", [fold_header(name) for c in template.columns for name in (c.header, *c.aliases) if name]),
+        (
+            "the header",
+            [fold_header(name) for c in template.columns for name in (c.header, *c.aliases) if name],
+        ),
     ):
         twice = sorted({str(value) for value in values if values.count(value) > 1})
         faults += [(("columns",), f"{what} {value} is used by two columns; keep one.") for value in twice]
+    names = [column.name for column in template.columns]
+    faults += [
+        (("columns",), f'two columns are called "{name}"; give one another title.')
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    for index, column in enumerate(template.columns):
+        if column.field in kind.match_keys and column.max_length > 255:
+            faults.append((("columns", index, "max_length"), "must be 255 at most for a match key."))
     for key in template.policies.match or ():
         if key not in kind.match_keys:
             faults.append((("policies", "match"), f"{key!r} is not a match key of {kind.name}; match keys are "
@@ -319,7 +344,9 @@ def _whole_faults(template: ImportTemplate, kind: Kind) -> list[tuple[tuple[int 
         if policy not in kind.policies
     ]
     if kind.match_keys and not any(key in mapped for key in kind.match_keys):
-        faults.append((("columns",), f"no column fills a match key; one of {', '.join(kind.match_keys)} is needed."))
+        faults.append(
+            (("columns",), f"no column fills a match key; one of {', '.join(kind.match_keys)} is needed.")
+        )
     return faults
 
 
@@ -327,4 +354,3 @@ def fold_header(name: str) -> str:
     """How headers are compared: without case, outer spaces and invisible characters, in one Unicode form."""
     visible = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
     return " ".join(visible.split()).casefold()
-

@@ -1,0 +1,48 @@
+# Everything runs from .venv; `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: .venv/installed ## start everything and import the sample files (ARGS=--exit stops after the table)
+	$(BIN)/python -m rowledger.demo $(ARGS)
+
+test: .venv/installed-dev ## install what tests need and run them all (ARGS="tests/unit -k name" for some)
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/installed-dev ## check style and format
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: .venv/installed-dev ## mend style and format
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+types: .venv/installed-dev ## check types
+	$(BIN)/mypy
+
+bench: .venv/installed-dev ## speed and memory beside hand-written SQL, about half an hour (ARGS=--quick for a minute)
+	$(BIN)/python bench/bench.py $(ARGS)
+
+lock: .venv/installed-dev ## resolve requirements*.txt anew into requirements.lock
+	$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header requirements-dev.txt -o requirements.lock
+
+clean: ## remove the environment, the demo's data and caches
+	rm -rf .venv .rowledger .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python requirements.txt requirements.lock pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt -c requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt -c requirements.lock
+	touch $@
+
+.PHONY: help demo test lint format types bench lock clean

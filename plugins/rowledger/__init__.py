@@ -1,0 +1,12 @@
+"""Rowledger: CSV files of other people into PostgreSQL, with a ledger of what became of every record.
+
+The way of the data:
+``uploads``     keeps the bytes and hashes them
+``batches``     makes a batch of them, and lets one worker at a time at it
+``records_in``  cuts the file into numbered records, a chunk at a time
+``validation``  gives each record a verdict, by the suite that ``suites`` derives from the template
+``staging``     holds the accepted ones
+``loading``     merges them into their targets, set-based, one module per import kind
+``ledger``      has one row per record, and balances
+``pipeline``    is all of the above in order: validate, load, close
+"""

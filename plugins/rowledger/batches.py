@@ -1,0 +1,249 @@
+"""The life of a batch: register, reserve, claim (the fence), reopen, finish, fail.
+
+A claim raises the batch's epoch. Every later transaction of the worker begins with ``hold``, which locks the batch's
+row and checks that the epoch is still the worker's; the loser of a take-over gets ``Fenced`` and has written nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rowledger import staging
+from rowledger.db import Connection, Cursor, queries, row, rows, transaction
+from rowledger.errors import DuplicateUpload, Fenced, SetupError, UnknownCode
+from rowledger.model import Batch, BatchStatus, Outcome, Reason
+from rowledger.templates import ImportTemplate
+from rowledger.uploads import Upload
+
+_SQL = queries("batches")
+
+
+def register(
+    connection: Connection,
+    upload: Upload,
+    template: ImportTemplate,
+    suite_hash: str,
+    domain: str,
+    *,
+    origins: Iterable[str] = (),
+    subscriptions: Iterable[str] = (),
+    by: str,
+    through: str,
+    again: bool = False,
+) -> int:
+    """Make a waiting batch of an upload; returns its seqno. Raises UnknownCode or DuplicateUpload."""
+    with transaction(connection) as cursor:
+        domain_id = _domain_id(cursor, domain, template)
+        # Two uploads of one file at once must not both believe to be the first.
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (upload.sha256, domain_id))
+        cursor.execute(
+            _SQL["keep_template"],
+            {"template_hash": template.hash, "name": template.name, "kind": template.kind,
+             "source": template.source, "suite_hash": suite_hash},
+        )  # fmt: skip
+        same = {"sha256": upload.sha256, "template_hash": template.hash, "domain_id": domain_id}
+        earlier = None if again else row(cursor, _SQL["same_file"], same)
+        if earlier:
+            raise DuplicateUpload(earlier["seqno"], upload.file_name)
+        new = row(
+            cursor,
+            _SQL["register"],
+            same
+            | {"kind": template.kind, "file_name": upload.file_name, "file_path": str(upload.path),
+               "file_bytes": upload.bytes, "by": by, "through": through},
+        )  # fmt: skip
+        assert new
+        seqno = int(new["seqno"])
+        _add_codes(cursor, "origins", seqno, domain_id, origins, "origin", "is not active")
+        _add_codes(
+            cursor, "subscriptions", seqno, domain_id, subscriptions, "subscription list", "is disabled"
+        )
+        _event(cursor, seqno, "uploaded", by, upload.file_name)
+        return seqno
+
+
+def _domain_id(cursor: Cursor, code: str, template: ImportTemplate) -> int:
+    found = row(cursor, _SQL["domain"], {"code": code})
+    if not found:
+        known = (
+            ", ".join(r["code"] for r in rows(cursor, _SQL["domains"]))
+            or "none; load some with load-reference"
+        )
+        raise UnknownCode(f'There is no domain "{code}". Domains are: {known}.')
+    if template.domains and code not in template.domains:
+        raise UnknownCode(
+            f'Template "{template.name}" is not for domain {code}; it is for {", ".join(template.domains)}.'
+        )
+    return int(found["domain_id"])
+
+
+def _add_codes(
+    cursor: Cursor, what: str, seqno: int, domain_id: int, codes: Iterable[str], name: str, unusable: str
+) -> None:
+    asked = {"seqno": seqno, "domain_id": domain_id, "codes": sorted(set(codes))}
+    for wrong in rows(cursor, _SQL[f"unusable_{what}"], asked):
+        fault = unusable if wrong["known"] else "does not exist in this domain"
+        raise UnknownCode(f'The {name} "{wrong["code"]}" {fault} and cannot be chosen.')
+    cursor.execute(_SQL[f"add_{what}"], asked)
+
+
+def get(connection: Connection, seqno: int) -> Batch:
+    """The batch of that number. Raises UnknownCode."""
+    with transaction(connection) as cursor:
+        return read(cursor, seqno)
+
+
+def read(cursor: Cursor, seqno: int) -> Batch:
+    """The batch as this transaction sees it. Raises UnknownCode."""
+    return _found(row(cursor, _SQL["batch"], {"seqno": seqno}), seqno)
+
+
+def listed(
+    connection: Connection,
+    kind: str | None = None,
+    status: str | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> list[Batch]:
+    """Batches, the newest first; ``before`` a seqno goes on with older ones."""
+    with transaction(connection) as cursor:
+        asked = {"kind": kind, "status": status, "before": before, "limit": limit}
+        return [Batch.from_row(r) for r in rows(cursor, _SQL["list"], asked)]
+
+
+def events(connection: Connection, seqno: int) -> list[dict[str, Any]]:
+    """Who did what to the batch and when, the oldest first."""
+    with transaction(connection) as cursor:
+        return rows(cursor, _SQL["events"], {"seqno": seqno})
+
+
+def waiting(connection: Connection) -> list[int]:
+    """The seqnos of all waiting batches, first come first served."""
+    with transaction(connection) as cursor:
+        return [r["seqno"] for r in rows(cursor, _SQL["waiting"])]
+
+
+def template_source(connection: Connection, batch: Batch) -> tuple[str, str]:
+    """Name and text of the template version that the batch was uploaded with."""
+    with transaction(connection) as cursor:
+        found = row(cursor, _SQL["template_source"], {"template_hash": batch.template_hash})
+        assert found  # the foreign key keeps it
+        return found["name"], found["source"]
+
+
+def reserve(connection: Connection, kind: str, run_id: str, limit: int, lease_seconds: int) -> list[int]:
+    """Give batches that need work to an Airflow run; two runs never get the same one while its lease lasts."""
+    asked = {"kind": kind, "run_id": run_id, "limit": limit, "lease_seconds": lease_seconds}
+    with transaction(connection) as cursor:
+        return sorted(r["seqno"] for r in rows(cursor, _SQL["reserve"], asked))
+
+
+def claim(
+    connection: Connection,
+    seqno: int,
+    by: str,
+    lease_seconds: int,
+    *,
+    run_id: str | None = None,
+    step: str = "validate",
+) -> Batch:
+    """Take a batch on: whoever worked on it before is fenced off. A failed batch is opened again.
+
+    A batch that succeeded is returned as it is. ``step`` is what the worker wants to do; load and close need a
+    validated batch. Raises UnknownCode or SetupError.
+    """
+    with transaction(connection) as cursor:
+        batch = _found(row(cursor, _SQL["lock"], {"seqno": seqno}), seqno)
+        if batch.succeeded:
+            return batch
+        if batch.status in (BatchStatus.PAUSED, BatchStatus.CANCELLED):
+            raise SetupError(f"Import batch {seqno} is {batch.status} and is not worked on.")
+        if step != "validate" and batch.validated_at is None:
+            raise SetupError(f"Import batch {seqno} is not validated yet; run its step validate first.")
+        if batch.failed:
+            _reopen(cursor, batch, by)
+        cursor.execute(_SQL["claim"], {"seqno": seqno, "run_id": run_id, "lease_seconds": lease_seconds})
+        return read(cursor, seqno)
+
+
+def _reopen(cursor: Cursor, batch: Batch, by: str) -> None:
+    """Undo a failure: what was loaded stays loaded; a batch whose validation failed starts from its first record."""
+    cursor.execute(_SQL["reopen"], {"seqno": batch.seqno})
+    cursor.execute(_SQL["forget_unprocessed"], {"seqno": batch.seqno})
+    if batch.validated_at is None:
+        cursor.execute(_SQL["forget_records"], {"seqno": batch.seqno})
+        cursor.execute(_SQL["start_over"], {"seqno": batch.seqno})
+        staging.drop(cursor, batch)
+    else:
+        cursor.execute(_SQL["finish_validation"], {"seqno": batch.seqno})
+    _event(cursor, batch.seqno, "reopened", by, batch.error_message)
+
+
+def hold(cursor: Cursor, batch: Batch, lease_seconds: int) -> None:
+    """The fence. Raises Fenced if another worker has claimed the batch since."""
+    asked = {"seqno": batch.seqno, "epoch": batch.epoch, "lease_seconds": lease_seconds}
+    if not row(cursor, _SQL["hold"], asked):
+        raise Fenced(
+            f"Import batch {batch.seqno} was taken over by another worker; this one stops and has written nothing more."
+        )
+
+
+def set_records(
+    cursor: Cursor, batch: Batch, records: int, warnings: Iterable[Reason], columns: dict[str, str]
+) -> None:
+    """Note what reading the file as a whole has shown."""
+    cursor.execute(
+        _SQL["set_records"],
+        {"seqno": batch.seqno, "records": records, "columns": json.dumps(columns),
+         "warnings": json.dumps([warning.as_dict() for warning in warnings])},
+    )  # fmt: skip
+
+
+def mark_validated(cursor: Cursor, batch: Batch, last: int, staged: int, rejected: int) -> None:
+    """Move the mark of validation to record ``last``."""
+    cursor.execute(
+        _SQL["mark_validated"], {"seqno": batch.seqno, "last": last, "staged": staged, "rejected": rejected}
+    )
+
+
+def finish_validation(cursor: Cursor, batch: Batch) -> None:
+    """Every record has its verdict: import completed."""
+    cursor.execute(_SQL["finish_validation"], {"seqno": batch.seqno})
+
+
+def mark_loaded(cursor: Cursor, batch: Batch, key: str, outcomes: Counter[str]) -> None:
+    """Move the mark of loading to a match key, and count what became of the records up to it."""
+    counts = {str(outcome): outcomes[outcome] for outcome in Outcome}
+    cursor.execute(
+        _SQL["mark_loaded"], {"seqno": batch.seqno, "key": key, "records": outcomes.total()} | counts
+    )
+
+
+def finish(cursor: Cursor, batch: Batch, by: str) -> None:
+    """Close the batch as a success; the database refuses it if the ledger does not balance."""
+    cursor.execute(_SQL["finish"], {"seqno": batch.seqno})
+    _event(cursor, batch.seqno, "executed", by, None)
+
+
+def fail(cursor: Cursor, batch: Batch, by: str, rule: str, message: str, unprocessed: int) -> None:
+    """Close the batch as a failure with its reason; records without an outcome are unprocessed by now."""
+    completed = batch.validated_at is not None or rule == "too_many_rejects"
+    cursor.execute(
+        _SQL["fail"],
+        {"seqno": batch.seqno, "import_completed": completed, "rule": rule, "message": message,
+         "unprocessed": unprocessed},
+    )  # fmt: skip
+    _event(cursor, batch.seqno, "failed", by, message)
+
+
+def _event(cursor: Cursor, seqno: int, event: str, by: str, detail: str | None) -> None:
+    cursor.execute(_SQL["event"], {"seqno": seqno, "event": event, "by": by, "detail": detail})
+
+
+def _found(found: dict[str, Any] | None, seqno: int) -> Batch:
+    if not found:
+        raise UnknownCode(f"There is no import batch {seqno}.")
+    return Batch.from_row(found)

@@ -1,0 +1,131 @@
+"""The ledger: what became of every record. Write rejects, stream records, export rejects to be mended, check it all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+from rowledger.db import Connection, Cursor, queries, row, rows, stream, transaction
+from rowledger.model import Batch, Outcome, Reason, Reject
+from rowledger.records_in import REASON_HEADER, REASON_MARK
+from rowledger.templates import ImportTemplate
+
+_SQL = queries("ledger")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
+
+
+def write_rejects(cursor: Cursor, batch: Batch, rejects: Iterable[Reject]) -> None:
+    """COPY rejected records into the ledger."""
+    _copy(
+        cursor,
+        _SQL["copy_rejects"],
+        (
+            (batch.seqno, reject.record_no, Outcome.REJECTED, _json(_shown(r) for r in reject.reasons),
+             _json(_shown(w) for w in reject.warnings) if reject.warnings else "", _json(reject.raw))
+            for reject in rejects
+        ),
+    )  # fmt: skip
+
+
+def add_unprocessed(cursor: Cursor, batch: Batch, records: int) -> int:
+    """Give every record without an outcome the outcome unprocessed; returns their number."""
+    cursor.execute(_SQL["add_unprocessed"], {"seqno": batch.seqno, "records": records})
+    return cursor.rowcount
+
+
+def lacks_raw(connection: Connection, batch: Batch) -> bool:
+    """Whether records were refused while loading, whose cells are not in the ledger yet."""
+    with transaction(connection) as cursor:
+        found = row(cursor, _SQL["lacks_raw"], {"seqno": batch.seqno})
+        return bool(found and found["lacks"])
+
+
+def without_raw(cursor: Cursor, batch: Batch, first: int, last: int) -> list[int]:
+    """The numbers of such records from ``first`` to ``last``."""
+    asked = {"seqno": batch.seqno, "first": first, "last": last}
+    return [r["record_no"] for r in rows(cursor, _SQL["without_raw"], asked)]
+
+
+def add_raw(cursor: Cursor, batch: Batch, cells: Iterable[tuple[int, Iterable[str]]]) -> None:
+    """Keep the raw cells of records that are in the ledger already."""
+    cursor.execute(_SQL["create_raw"])
+    _copy(cursor, _SQL["copy_raw"], ((record_no, _json(raw)) for record_no, raw in cells))
+    cursor.execute(_SQL["add_raw"], {"seqno": batch.seqno})
+
+
+def records(
+    connection: Connection, seqno: int, outcomes: list[str] | None = None, record_no: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """The ledger of a batch in the order of its file, in flat memory."""
+    asked = {"seqno": seqno, "outcomes": outcomes, "record_no": record_no}
+    return stream(connection, _SQL["records"], asked)
+
+
+def common_reasons(
+    connection: Connection, seqno: int, outcomes: list[str], limit: int
+) -> list[dict[str, Any]]:
+    """The commonest reasons: rule, column, number of records, first record, example message."""
+    with transaction(connection) as cursor:
+        asked = {"seqno": seqno, "outcomes": outcomes, "limit": limit}
+        return rows(cursor, _SQL["common_reasons"], asked)
+
+
+def export_rejects(
+    connection: Connection, batch: Batch, template: ImportTemplate, header: list[str], out: TextIO
+) -> int:
+    """Write rejected records as CSV in the layout of their file plus a column of reasons; returns their number.
+
+    Every cell is quoted, and one that a spreadsheet would compute gets a leading apostrophe; an import of this very
+    export takes reasons and apostrophes back.
+    """
+    writer = csv.writer(out, delimiter=template.file.delimiter, quotechar=template.file.quote,
+                        quoting=csv.QUOTE_ALL, lineterminator="\r\n")  # fmt: skip
+    width = len(header) or template.field_count
+    if template.file.header:
+        writer.writerow([*header, REASON_HEADER])
+    count = 0
+    for record in records(connection, batch.seqno, [Outcome.REJECTED]):
+        cells = [neutral(cell) for cell in record["raw"] or ()]
+        cells += [""] * (width - len(cells))
+        messages = " ".join(reason["message"] for reason in record["reasons"])
+        writer.writerow([*cells, f"{REASON_MARK}{messages}"])
+        count += 1
+    return count
+
+
+def neutral(cell: str) -> str:
+    """A cell that a spreadsheet shows and does not compute."""
+    return f"'{cell}" if cell.startswith(FORMULA_STARTS) else cell
+
+
+def check(connection: Connection) -> list[dict[str, Any]]:
+    """Every invariant of the whole database: its name, what it says, the number of violations and the first one."""
+    results = []
+    for name, query in queries("check").items():
+        statement, _, body = query.partition("\n")
+        with transaction(connection) as cursor:
+            # Our own statements from sql/check.sql, wrapped.
+            counted = f"SELECT count(*) AS violations, min(place) AS first FROM ({body}) AS v (place)"  # noqa: S608
+            found = row(cursor, counted)
+        assert found
+        results.append({"check": name, "says": statement.removeprefix("-- "), **found})
+    return results
+
+
+def _json(values: Iterable[Any]) -> str:
+    """A JSON array. jsonb cannot hold NUL: a cell shows it as its symbol; the file itself is kept."""
+    return json.dumps([v.replace("\0", "␀") if isinstance(v, str) else v for v in values], ensure_ascii=False)
+
+
+def _copy(cursor: Cursor, statement: str, lines: Iterable[Iterable[Any]]) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows(lines)
+    buffer.seek(0)
+    cursor.copy_expert(statement, buffer)
+
+
+def _shown(reason: Reason) -> dict[str, str | None]:
+    return {key: value.replace("\0", "␀") if value else value for key, value in reason.as_dict().items()}

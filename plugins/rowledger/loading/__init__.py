@@ -1,0 +1,114 @@
+"""Typed rows -> targets, one module per import kind, each with the same names.
+
+``KIND`` declares the kind; ``arrange(cursor, batch, template)`` runs once before the first chunk and may change match
+keys; ``merge(cursor, batch, template, after, upto)`` merges the staged records with ``after < match_key <= upto``,
+writes their ledger rows and returns how many had which outcome. A module in this folder is a kind; there is no list.
+
+Chunks are cut between match keys, never through one: everything a file says about one contract or contact is merged
+in one transaction, so the result cannot depend on the size of chunks.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections import Counter
+from types import ModuleType
+from typing import Protocol, cast
+
+from psycopg2 import sql
+
+from rowledger import staging
+from rowledger.db import Cursor, queries, row, savepoint
+from rowledger.errors import RecordRefused
+from rowledger.model import Batch, Kind
+from rowledger.templates import ImportTemplate
+
+_SQL = queries("loading")
+
+
+class Loader(Protocol):
+    """What a module of this folder has."""
+
+    KIND: Kind
+
+    def arrange(self, cursor: Cursor, batch: Batch, template: ImportTemplate) -> None: ...
+
+    def merge(
+        self, cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
+    ) -> Counter[str]: ...
+
+
+@functools.cache
+def _modules() -> dict[str, ModuleType]:
+    return {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
+
+
+def kinds() -> dict[str, Kind]:
+    """Every import kind by its name."""
+    return {name: module.KIND for name, module in _modules().items()}
+
+
+def loader(kind: str) -> Loader:
+    """The loader of a kind."""
+    return cast("Loader", _modules()[kind])
+
+
+def next_key(cursor: Cursor, batch: Batch, after: str | None, size: int) -> str | None:
+    """The last match key of the next chunk of about ``size`` records; None when everything is loaded."""
+    query = sql.SQL(_SQL["next_key"]).format(staging=staging.table(batch))
+    found = row(cursor, query, {"after": after, "size": size})  # type: ignore[arg-type]
+    return found["key"] if found else None
+
+
+def merge(
+    cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
+) -> Counter[str]:
+    """Merge a chunk. Values that the database refuses are narrowed down to their record, which is rejected."""
+    try:
+        with savepoint(cursor):
+            return loader(batch.kind).merge(cursor, batch, template, after, upto)
+    except RecordRefused as refusal:
+        middle = _middle_key(cursor, batch, after, upto)
+        if middle is None:
+            return _reject_key(cursor, batch, upto, refusal)
+    return merge(cursor, batch, template, after, middle) + merge(cursor, batch, template, middle, upto)
+
+
+def lock(cursor: Cursor, batch: Batch) -> None:
+    """One chunk of a kind and domain at a time: batches cannot deadlock, nor miss each other's new rows."""
+    cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (batch.kind, batch.domain_id))
+
+
+def _middle_key(cursor: Cursor, batch: Batch, after: str | None, upto: str) -> str | None:
+    """A key that cuts the chunk in two, or None if all its records have one key."""
+    query = sql.SQL(_SQL["middle_key"]).format(staging=staging.table(batch))
+    found = row(cursor, query, {"after": after, "upto": upto})  # type: ignore[arg-type]
+    return found["key"] if found else None
+
+
+_CONSTRAINT_REASONS = {
+    "contact_email_unique": ("conflicting_keys", "The email address belongs to another contact already."),
+    "contact_external_id_unique": ("conflicting_keys", "The external id belongs to another contact already."),
+}
+
+
+def _reject_key(cursor: Cursor, batch: Batch, key: str, refusal: RecordRefused) -> Counter[str]:
+    rule, message = _CONSTRAINT_REASONS.get(
+        refusal.constraint or "",
+        (
+            "refused_by_database",
+            f"The database does not take a value of this record (SQLSTATE {refusal.sqlstate}).",
+        ),
+    )
+    query = sql.SQL(_SQL["reject_key"]).format(staging=staging.table(batch))
+    asked = {"seqno": batch.seqno, "key": key, "rule": rule, "message": message,
+             "column": batch.columns.get(refusal.column or "")}  # fmt: skip
+    cursor.execute(query, asked)
+    return Counter(rejected=cursor.rowcount)
+
+
+def outcomes(cursor: Cursor) -> Counter[str]:
+    """The counts of a merge's last statement: rows of outcome and records."""
+    return Counter({r["outcome"]: r["records"] for r in cursor.fetchall()})  # type: ignore[call-overload]

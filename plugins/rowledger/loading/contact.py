@@ -1,0 +1,111 @@
+"""Contacts: find each by the template's match keys, create or update it, link origins and subscriptions.
+
+Of several records about one contact in a file the last wins (docs/rules.md).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from psycopg2 import sql
+
+from rowledger import loading, staging
+from rowledger.db import Cursor, queries
+from rowledger.model import Batch, Kind, TargetField
+from rowledger.templates import Column, ImportTemplate
+
+_TEXT = ("text", "code")
+KIND = Kind(
+    name="contact",
+    title="contacts",
+    fields=(
+        TargetField("external_id", "text", _TEXT, "External ID"),
+        TargetField("email", "text", ("email",), "Email"),
+        TargetField("first_name", "text", _TEXT, "First name"),
+        TargetField("last_name", "text", _TEXT, "Last name"),
+        TargetField("company", "text", _TEXT, "Company"),
+        TargetField("phone", "text", ("phone",), "Phone"),
+        TargetField("mobile", "text", ("phone",), "Mobile"),
+        TargetField("street", "text", _TEXT, "Street"),
+        TargetField("postal_code", "text", _TEXT, "Postal code"),
+        TargetField("city", "text", _TEXT, "City"),
+        TargetField("country", "text", _TEXT, "Country"),
+        TargetField("language", "text", _TEXT, "Language"),
+        TargetField("birth_date", "date", ("date",), "Birth date"),
+    ),
+    required_fields=(),
+    match_keys=("external_id", "email"),
+    policies=("match", "max_rejected_share"),
+)
+
+
+def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
+    """Give records that share any key, with each other or through a stored contact, one match key.
+
+    Needed only where a contact can be found in more than one way; repeated until nothing changes.
+    """
+    if len(_keys(template)) < 2:
+        return
+    query = sql.SQL(queries("contact")["arrange"]).format(staging=staging.table(batch))
+    changed = -1
+    while changed:
+        cursor.execute(query, {"domain_id": batch.domain_id})
+        changed = cursor.rowcount
+
+
+def merge(
+    cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
+) -> Counter[str]:
+    """Create and update the chunk's contacts, link their origins and subscriptions, write the ledger."""
+    columns = [column for column in template.columns if column.field]
+    keys = _keys(template)
+    unique = [column.field for column in columns if column.field in KIND.match_keys]
+    query = sql.SQL(queries("contact")["merge"]).format(
+        staging=staging.table(batch),
+        fields=_list("{field}", columns),
+        staged=_list("s.{field}", columns),
+        changed=sql.SQL(" OR ").join(_new(column, "{new} IS DISTINCT FROM t.{field}") for column in columns),
+        assignments=sql.SQL(", ").join(_new(column, "{field} = {new}") for column in columns),
+        theirs=_list("r.{field}", columns),
+        last=_list("l.{field}", columns),
+        external_id=sql.SQL("s.external_id" if "external_id" in unique else "NULL::text"),
+        email=sql.SQL("s.email" if "email" in unique else "NULL::text"),
+        found=sql.SQL("coalesce({}, NULL)").format(
+            sql.SQL(", ").join(sql.Identifier(f"by_{key}") for key in keys)
+        ),
+    )
+    cursor.execute(
+        query,
+        {
+            "seqno": batch.seqno,
+            "domain_id": batch.domain_id,
+            "after": after,
+            "upto": upto,
+            "key_columns": " and ".join(batch.columns[field] for field in unique if field),
+        },
+    )
+    return loading.outcomes(cursor)
+
+
+def _keys(template: ImportTemplate) -> list[str]:
+    mapped = {column.field for column in template.columns}
+    return [key for key in template.policies.match or KIND.match_keys if key in mapped]
+
+
+def _list(form: str, columns: list[Column]) -> sql.Composable:
+    return sql.SQL(", ").join(
+        sql.SQL(form).format(field=sql.Identifier(column.field or "")) for column in columns
+    )
+
+
+_NEW_VALUE = {
+    "overwrite": "coalesce(s.{field}, t.{field})",  # a blank cell leaves alone
+    "fill_if_empty": "coalesce(t.{field}, s.{field})",
+    "never": "t.{field}",
+}
+
+
+def _new(column: Column, form: str) -> sql.Composable:
+    """An expression with the value that the field has after an update, by the column's write rule."""
+    field = sql.Identifier(column.field or "")
+    return sql.SQL(form).format(field=field, new=sql.SQL(_NEW_VALUE[column.on_update]).format(field=field))

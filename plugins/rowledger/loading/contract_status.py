@@ -1,0 +1,56 @@
+"""Contract statuses: which status each contract gets, by the rules for statuses (docs/rules.md).
+
+A file's records for one contract are applied in the order of their date, then of their number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from psycopg2 import sql
+
+from rowledger import loading, staging
+from rowledger.db import Cursor, queries
+from rowledger.model import Batch, Kind, TargetField
+from rowledger.templates import ImportTemplate
+
+KIND = Kind(
+    name="contract_status",
+    title="contract statuses",
+    fields=(
+        TargetField("form_id", "text", ("code", "text"), "Form ID"),
+        TargetField("date_result", "date", ("date",), "Date Result"),
+        TargetField("result_code", "text", ("code", "text"), "Result code"),
+    ),
+    required_fields=("form_id", "date_result", "result_code"),
+    match_keys=("form_id",),
+    policies=("unknown_contract", "unknown_status", "future_dates", "max_rejected_share"),
+)
+
+
+def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
+    """One match key: nothing to arrange."""
+
+
+def merge(
+    cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
+) -> Counter[str]:
+    """Enter the chunk's statuses in the history, move the current statuses, write the ledger."""
+    policies = template.policies
+    cursor.execute(
+        sql.SQL(queries("contract_status")["merge"]).format(staging=staging.table(batch)),
+        {
+            "seqno": batch.seqno,
+            "domain_id": batch.domain_id,
+            "domain": batch.domain,
+            "after": after,
+            "upto": upto,
+            "unknown_contract": "ignored" if policies.unknown_contract == "ignore" else "rejected",
+            "unknown_status": "rejected" if policies.unknown_status == "reject" else "ignored",
+            "future_allowed": policies.future_dates == "allow",
+            "form_id_column": batch.columns["form_id"],
+            "date_result_column": batch.columns["date_result"],
+            "result_code_column": batch.columns["result_code"],
+        },
+    )
+    return loading.outcomes(cursor)

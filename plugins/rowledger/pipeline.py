@@ -1,0 +1,235 @@
+"""The way of a batch, on one screen: validate, load, close; ``work`` does all three.
+
+Each step claims the batch first. A chunk is one transaction: check the fence, write, move the mark, commit. A step
+that is tried again goes on at the first record not done; a step that is done does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rowledger import batches, ledger, loading, reference, staging
+from rowledger.db import Connection, Cursor, transaction
+from rowledger.errors import Fenced, FileError, RowledgerError, SetupError, TryAgain
+from rowledger.model import Batch, Outcome
+from rowledger.settings import Settings
+from rowledger.templates import ImportTemplate, parse_template
+
+if TYPE_CHECKING:
+    from rowledger.records_in import Chunk
+    from rowledger.validation import Verdicts
+
+T = TypeVar("T")
+log = logging.getLogger("rowledger")
+CHUNK_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who works: a connection of its own, the settings, a name for the ledger's events, the Airflow run if any."""
+
+    connection: Connection
+    settings: Settings
+    by: str
+    run_id: str | None = None
+
+    def claim(self, seqno: int, step: str) -> Batch:
+        lease = self.settings.lease_seconds
+        return batches.claim(self.connection, seqno, self.by, lease, run_id=self.run_id, step=step)
+
+    @contextmanager
+    def chunk(self, batch: Batch) -> Iterator[Cursor]:
+        """A transaction that begins with the fence."""
+        with transaction(self.connection) as cursor:
+            batches.hold(cursor, batch, self.settings.lease_seconds)
+            yield cursor
+
+
+def work(worker: Worker, seqno: int) -> Batch:
+    """Validate, load and close a batch. Raises FileError if the file is wrong."""
+    validate(worker, seqno)
+    load(worker, seqno)
+    return close(worker, seqno)
+
+
+def validate(worker: Worker, seqno: int) -> Batch:
+    """Give every record a verdict; stage the accepted ones, enter the rejected ones in the ledger."""
+    batch = worker.claim(seqno, "validate")
+    if batch.validated_at is not None:
+        return batch
+    with _failing(worker, batch):
+        template = template_of(worker.connection, batch)
+        _validate_records(worker, batch, template)
+        _check_threshold(worker, batch, template)
+        _again(worker, lambda: _finish_validation(worker, batch))
+    return batches.get(worker.connection, seqno)
+
+
+def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) -> None:
+    from rowledger.records_in import Records
+    from rowledger.validation import Validation
+
+    kind = loading.kinds()[batch.kind]
+    lists = sorted({column.reference for column in template.columns if column.reference})
+    references = reference.value_lists(worker.connection, lists)
+    with Records(Path(batch.file_path), template, worker.settings.scratch) as records:
+        columns = {
+            c.field: name for c, name in zip(template.columns, records.layout.names, strict=True) if c.field
+        }
+        with worker.chunk(batch) as cursor:
+            batches.set_records(cursor, batch, records.count, records.warnings, columns)
+            staging.create(cursor, batch, kind)
+        validation = Validation(template, kind, records, references)
+        for chunk in records.chunks(batch.validated_records, worker.settings.validate_chunk):
+            verdicts = validation.judge(chunk)
+
+            def keep(last: int = chunk.last, verdicts: Verdicts = verdicts) -> None:
+                with worker.chunk(batch) as cursor:
+                    ledger.write_rejects(cursor, batch, verdicts.rejects)
+                    staged = staging.copy_in(cursor, batch, verdicts.accepted) if verdicts.accepted else 0
+                    batches.mark_validated(cursor, batch, last, staged, len(verdicts.rejects))
+
+            _again(worker, keep)
+            log.info("Import batch %s: %s of %s records validated", batch.seqno, chunk.last, records.count)
+
+
+def _check_threshold(worker: Worker, batch: Batch, template: ImportTemplate) -> None:
+    limit = template.policies.max_rejected_share
+    now = batches.get(worker.connection, batch.seqno)
+    if limit is None or not now.records_in_file or now.counts["rejected"] <= limit * now.records_in_file:
+        return
+    common = ledger.common_reasons(worker.connection, batch.seqno, [Outcome.REJECTED], 3)
+    named = "; ".join(f"{r['records']:,} × {r['rule']}, such as: {r['example']}" for r in common)
+    raise FileError(
+        "too_many_rejects",
+        f"{now.counts['rejected']:,} of {now.records_in_file:,} records are wrong, more than the {limit:.0%} that this "
+        f"template allows, so nothing was loaded. The commonest reasons: {named}",
+    )
+
+
+def _finish_validation(worker: Worker, batch: Batch) -> None:
+    with worker.chunk(batch) as cursor:
+        staging.finish(cursor, batch)
+        batches.finish_validation(cursor, batch)
+
+
+def load(worker: Worker, seqno: int) -> Batch:
+    """Merge the staged records into their targets, chunk by chunk in the order of their match keys."""
+    batch = worker.claim(seqno, "load")
+    if batch.succeeded:
+        return batch
+    with _failing(worker, batch):
+        template = template_of(worker.connection, batch)
+        if batch.loaded_key is None:
+            _again(worker, lambda: _arrange(worker, batch, template))
+        key = batch.loaded_key
+        while (upto := _again(worker, lambda key=key: _load_chunk(worker, batch, template, key))) is not None:
+            key = upto
+    return batches.get(worker.connection, seqno)
+
+
+def _arrange(worker: Worker, batch: Batch, template: ImportTemplate) -> None:
+    with worker.chunk(batch) as cursor:
+        loading.lock(cursor, batch)
+        loading.loader(batch.kind).arrange(cursor, batch, template)
+
+
+def _load_chunk(worker: Worker, batch: Batch, template: ImportTemplate, after: str | None) -> str | None:
+    """Load one chunk; returns its last key, or None if there was nothing left."""
+    with worker.chunk(batch) as cursor:
+        upto = loading.next_key(cursor, batch, after, worker.settings.load_chunk)
+        if upto is not None:
+            loading.lock(cursor, batch)
+            outcomes = loading.merge(cursor, batch, template, after, upto)
+            batches.mark_loaded(cursor, batch, upto, outcomes)
+            log.info("Import batch %s: %s more records loaded", batch.seqno, outcomes.total())
+    return upto
+
+
+def close(worker: Worker, seqno: int) -> Batch:
+    """Complete the ledger and let the database balance it."""
+    batch = worker.claim(seqno, "close")
+    if batch.succeeded:
+        return batch
+    if batch.loaded_records != batch.staged_records:
+        raise SetupError(f"Import batch {seqno} is not loaded yet; run its step load first.")
+    with _failing(worker, batch):
+        if ledger.lacks_raw(worker.connection, batch):
+            _add_raw_cells(worker, batch)
+        _again(worker, lambda: _finish(worker, batch))
+    return batches.get(worker.connection, seqno)
+
+
+def _add_raw_cells(worker: Worker, batch: Batch) -> None:
+    """Read the file again for the cells of records that were refused while loading."""
+    from rowledger.records_in import Records, raw_cells
+
+    template = template_of(worker.connection, batch)
+    with Records(Path(batch.file_path), template, worker.settings.scratch) as records:
+        for chunk in records.chunks(0, worker.settings.validate_chunk):
+
+            def keep(chunk: Chunk = chunk) -> None:
+                with worker.chunk(batch) as cursor:
+                    missing = ledger.without_raw(cursor, batch, chunk.first, chunk.last)
+                    ledger.add_raw(cursor, batch, raw_cells(chunk, missing))
+
+            _again(worker, keep)
+
+
+def _finish(worker: Worker, batch: Batch) -> None:
+    with worker.chunk(batch) as cursor:
+        staging.drop(cursor, batch)
+        batches.finish(cursor, batch, worker.by)
+
+
+def template_of(connection: Connection, batch: Batch) -> ImportTemplate:
+    """The template version that the batch was uploaded with."""
+    name, source = batches.template_source(connection, batch)
+    return parse_template(source, name, loading.kinds(), f"template {name} of import batch {batch.seqno}")
+
+
+@contextmanager
+def _failing(worker: Worker, batch: Batch) -> Iterator[None]:
+    """Close the batch as failed when an error comes that trying again does not mend."""
+    try:
+        yield
+    except (Fenced, TryAgain):
+        raise
+    except FileError as error:
+        _fail(worker, batch, error.rule, str(error))
+        raise
+    except RowledgerError as error:
+        _fail(worker, batch, "set_up", str(error))
+        raise
+    except Exception as error:
+        log.exception("Import batch %s", batch.seqno)
+        message = f"Rowledger itself failed ({type(error).__name__}); the log of the run has the details."
+        _fail(worker, batch, "internal_error", message)
+        raise
+
+
+def _fail(worker: Worker, batch: Batch, rule: str, message: str) -> None:
+    with worker.chunk(batch) as cursor:
+        now = batches.read(cursor, batch.seqno)
+        unprocessed = ledger.add_unprocessed(cursor, now, now.records_in_file or 0)
+        batches.fail(cursor, now, worker.by, rule, message, unprocessed)
+
+
+def _again(worker: Worker, part: Callable[[], T]) -> T:
+    """Do a transaction, again after a short wait if the database was busy; give up after five tries."""
+    for attempt in range(1, CHUNK_TRIES):
+        try:
+            return part()
+        except TryAgain as error:
+            if worker.connection.closed:
+                raise
+            log.warning("%s Trying again.", error)
+            time.sleep(random.uniform(0.1, 0.3) * 2**attempt)  # noqa: S311 - spreads retries, guards nothing
+    return part()

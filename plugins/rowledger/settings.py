@@ -1,0 +1,54 @@
+"""Settings from the environment; every one has a default that works on a fresh machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rowledger.errors import SetupError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and how they are cut.
+
+    ``database_url`` None means the embedded server under ``home``. ``validate_chunk`` and ``load_chunk`` are
+    records per transaction; ``lease_seconds`` is how long a batch belongs to a worker that says nothing.
+    """
+
+    home: Path
+    templates: Path
+    database_url: str | None = None
+    validate_chunk: int = 50_000
+    load_chunk: int = 50_000
+    lease_seconds: int = 300
+    batches_per_run: int = 100
+
+    @property
+    def uploads(self) -> Path:
+        return self.home / "uploads"
+
+    @property
+    def scratch(self) -> Path:
+        return self.home / "scratch"
+
+
+def from_environment() -> Settings:
+    """Read ``ROWLEDGER_*``; relative paths are from the working directory. Raises SetupError."""
+    return Settings(
+        home=Path(os.environ.get("ROWLEDGER_HOME", ".rowledger")).absolute(),
+        templates=Path(os.environ.get("ROWLEDGER_TEMPLATES", "include/templates")).absolute(),
+        database_url=os.environ.get("ROWLEDGER_DATABASE_URL") or None,
+        validate_chunk=_positive("ROWLEDGER_VALIDATE_CHUNK", Settings.validate_chunk),
+        load_chunk=_positive("ROWLEDGER_LOAD_CHUNK", Settings.load_chunk),
+        lease_seconds=_positive("ROWLEDGER_LEASE_SECONDS", Settings.lease_seconds),
+        batches_per_run=_positive("ROWLEDGER_BATCHES_PER_RUN", Settings.batches_per_run),
+    )
+
+
+def _positive(name: str, default: int) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isascii() or not value.isdigit() or int(value) == 0:
+        raise SetupError(f"{name} must be a whole number above 0, not {value!r}.")
+    return int(value)

@@ -1,0 +1,170 @@
+-- name: domain
+SELECT domain_id, code FROM domain WHERE code = %(code)s
+
+-- name: domains
+SELECT code FROM domain ORDER BY code
+
+-- name: keep_template
+INSERT INTO template_version (template_hash, name, kind, source, suite_hash)
+VALUES (%(template_hash)s, %(name)s, %(kind)s, %(source)s, %(suite_hash)s)
+ON CONFLICT (template_hash) DO NOTHING
+
+-- name: same_file
+SELECT seqno, file_name
+FROM import_batch
+WHERE file_sha256 = %(sha256)s AND template_hash = %(template_hash)s AND domain_id = %(domain_id)s
+  AND status <> 'cancelled' AND (processed OR status <> 'executed')
+ORDER BY seqno
+LIMIT 1
+
+-- name: register
+INSERT INTO import_batch (kind, domain_id, template_hash, file_name, file_path, file_bytes, file_sha256,
+                          uploaded_by, uploaded_through)
+VALUES (%(kind)s, %(domain_id)s, %(template_hash)s, %(file_name)s, %(file_path)s, %(file_bytes)s, %(sha256)s,
+        %(by)s, %(through)s)
+RETURNING seqno
+
+-- name: add_origins
+WITH chosen AS (
+    SELECT origin_id FROM origin WHERE domain_id = %(domain_id)s AND active AND code = ANY(%(codes)s)
+)
+INSERT INTO import_batch_origin (seqno, origin_id) SELECT %(seqno)s, origin_id FROM chosen
+
+-- name: unusable_origins
+SELECT asked.code, origin.origin_id IS NOT NULL AS known
+FROM unnest(%(codes)s::text[]) AS asked (code)
+LEFT JOIN origin ON origin.domain_id = %(domain_id)s AND origin.code = asked.code
+WHERE origin.active IS NOT TRUE
+ORDER BY asked.code
+
+-- name: add_subscriptions
+INSERT INTO import_batch_subscription (seqno, subscription_id)
+SELECT %(seqno)s, subscription_id
+FROM subscription
+WHERE domain_id = %(domain_id)s AND NOT disabled AND list_id = ANY(%(codes)s)
+
+-- name: unusable_subscriptions
+SELECT asked.code, subscription.subscription_id IS NOT NULL AS known
+FROM unnest(%(codes)s::text[]) AS asked (code)
+LEFT JOIN subscription ON subscription.domain_id = %(domain_id)s AND subscription.list_id = asked.code
+WHERE subscription.disabled IS NOT FALSE
+ORDER BY asked.code
+
+-- name: event
+INSERT INTO import_batch_event (seqno, event, by, detail) VALUES (%(seqno)s, %(event)s, %(by)s, %(detail)s)
+
+-- name: events
+SELECT occurred_at, event, by, detail FROM import_batch_event WHERE seqno = %(seqno)s ORDER BY event_id
+
+-- name: batch
+SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash
+FROM import_batch
+JOIN domain USING (domain_id)
+JOIN template_version USING (template_hash)
+WHERE seqno = %(seqno)s
+
+-- name: list
+SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash
+FROM import_batch
+JOIN domain USING (domain_id)
+JOIN template_version USING (template_hash)
+WHERE (%(kind)s::text IS NULL OR import_batch.kind = %(kind)s)
+  AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(before)s::bigint IS NULL OR seqno < %(before)s)
+ORDER BY seqno DESC
+LIMIT %(limit)s
+
+-- name: template_source
+SELECT name, source FROM template_version WHERE template_hash = %(template_hash)s
+
+-- name: waiting
+SELECT seqno FROM import_batch WHERE status = 'waiting' ORDER BY seqno
+
+-- name: reserve
+-- Batches that wait, batches whose worker has fallen silent, and those this run has taken before (a retried sensor).
+WITH free AS (
+    SELECT seqno
+    FROM import_batch
+    WHERE kind = %(kind)s AND status IN ('waiting', 'in_progress')
+      AND (leased_until IS NULL OR leased_until < now() OR run_id = %(run_id)s)
+    ORDER BY seqno
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE import_batch
+SET run_id = %(run_id)s, leased_until = now() + make_interval(secs => %(lease_seconds)s)
+FROM free
+WHERE import_batch.seqno = free.seqno
+RETURNING import_batch.seqno
+
+-- name: lock
+SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash
+FROM import_batch
+JOIN domain USING (domain_id)
+JOIN template_version USING (template_hash)
+WHERE seqno = %(seqno)s
+FOR UPDATE OF import_batch
+
+-- name: claim
+UPDATE import_batch
+SET status = 'in_progress', epoch = epoch + 1, started_at = coalesce(started_at, now()),
+    run_id = coalesce(%(run_id)s, run_id),
+    leased_until = now() + make_interval(secs => %(lease_seconds)s)
+WHERE seqno = %(seqno)s
+
+-- name: reopen
+UPDATE import_batch
+SET status = 'waiting', reopened = reopened + 1, import_completed = false, processed = false,
+    error_rule = NULL, error_message = NULL, processed_at = NULL, unprocessed = 0
+WHERE seqno = %(seqno)s
+
+-- name: forget_unprocessed
+DELETE FROM import_record WHERE seqno = %(seqno)s AND outcome = 'unprocessed'
+
+-- name: forget_records
+DELETE FROM import_record WHERE seqno = %(seqno)s
+
+-- name: start_over
+UPDATE import_batch
+SET validated_at = NULL, records_in_file = NULL, validated_records = 0, staged_records = 0,
+    loaded_records = 0, loaded_key = NULL, rejected = 0, warnings = '[]', columns = '{}'
+WHERE seqno = %(seqno)s
+
+-- name: hold
+-- The fence: the first statement of every chunk. It waits for nobody but another writer of this very batch.
+UPDATE import_batch
+SET leased_until = now() + make_interval(secs => %(lease_seconds)s)
+WHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'
+RETURNING seqno
+
+-- name: set_records
+UPDATE import_batch
+SET records_in_file = %(records)s, warnings = %(warnings)s, columns = %(columns)s
+WHERE seqno = %(seqno)s
+
+-- name: mark_validated
+UPDATE import_batch
+SET validated_records = %(last)s, staged_records = staged_records + %(staged)s, rejected = rejected + %(rejected)s
+WHERE seqno = %(seqno)s
+
+-- name: finish_validation
+UPDATE import_batch SET validated_at = now(), import_completed = true WHERE seqno = %(seqno)s
+
+-- name: mark_loaded
+UPDATE import_batch
+SET loaded_key = %(key)s, loaded_records = loaded_records + %(records)s,
+    created = created + %(created)s, updated = updated + %(updated)s, unchanged = unchanged + %(unchanged)s,
+    historic = historic + %(historic)s, ignored = ignored + %(ignored)s, parked = parked + %(parked)s,
+    rejected = rejected + %(rejected)s
+WHERE seqno = %(seqno)s
+
+-- name: finish
+UPDATE import_batch SET status = 'executed', processed = true, processed_at = now(), leased_until = NULL
+WHERE seqno = %(seqno)s
+
+-- name: fail
+UPDATE import_batch
+SET status = 'executed', processed = false, processed_at = now(), leased_until = NULL,
+    import_completed = %(import_completed)s, error_rule = %(rule)s, error_message = %(message)s,
+    unprocessed = %(unprocessed)s
+WHERE seqno = %(seqno)s

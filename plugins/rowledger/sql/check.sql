@@ -1,0 +1,95 @@
+-- Each check selects one text per violation; its first line is what it promises.
+
+-- name: conservation
+-- A closed batch has exactly one ledger row for every record of its file.
+SELECT 'batch ' || seqno
+FROM import_batch
+WHERE status IN ('executed', 'cancelled')
+  AND coalesce(records_in_file, 0) <> (SELECT count(*) FROM import_record AS r WHERE r.seqno = import_batch.seqno)
+
+-- name: dense_record_numbers
+-- The record numbers of a closed batch run from 1 without a gap.
+SELECT 'batch ' || seqno
+FROM import_batch JOIN import_record USING (seqno)
+WHERE status IN ('executed', 'cancelled')
+GROUP BY seqno
+HAVING min(record_no) <> 1 OR max(record_no) <> count(*)
+
+-- name: counts_match_ledger
+-- The counts by outcome of every batch are those of its ledger.
+SELECT 'batch ' || b.seqno
+FROM import_batch AS b
+LEFT JOIN (
+    SELECT seqno, jsonb_object_agg(outcome, n) AS counts
+    FROM (SELECT seqno, outcome, count(*) AS n FROM import_record GROUP BY seqno, outcome) AS o
+    GROUP BY seqno
+) AS l USING (seqno)
+WHERE coalesce(l.counts, '{}') <> (
+    SELECT coalesce(jsonb_object_agg(k, v) FILTER (WHERE v > 0), '{}')
+    FROM (VALUES ('created', b.created), ('updated', b.updated), ('unchanged', b.unchanged),
+                 ('historic', b.historic), ('ignored', b.ignored), ('parked', b.parked),
+                 ('rejected', b.rejected), ('unprocessed', b.unprocessed)) AS given (k, v))
+
+-- name: ledger_has_batch
+-- Every ledger row belongs to a batch.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM import_record
+WHERE NOT EXISTS (SELECT FROM import_batch WHERE import_batch.seqno = import_record.seqno)
+
+-- name: terminal_unchanged
+-- No ledger row of a closed batch is younger than its close.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM import_batch JOIN import_record USING (seqno)
+WHERE status IN ('executed', 'cancelled') AND recorded_at > processed_at
+
+-- name: refusals_keep_raw_cells
+-- A rejected or ignored record of a processed batch keeps its raw cells.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM import_batch JOIN import_record USING (seqno)
+WHERE processed AND outcome IN ('rejected', 'ignored', 'parked') AND raw IS NULL
+
+-- name: one_history_entry_per_change
+-- Every record that changed or entered a contract's status has exactly one history entry, and every entry such a record.
+SELECT coalesce('batch ' || r.seqno || ' record ' || r.record_no, 'history ' || h.history_id)
+FROM (SELECT seqno, record_no, target_id FROM import_record JOIN import_batch USING (seqno)
+      WHERE kind = 'contract_status' AND outcome IN ('created', 'updated', 'historic')) AS r
+FULL JOIN (SELECT history_id, seqno, record_no, contract_id FROM status_history WHERE cause = 'import') AS h
+  ON h.seqno = r.seqno AND h.record_no = r.record_no AND h.contract_id = r.target_id
+WHERE r.seqno IS NULL OR h.history_id IS NULL
+
+-- name: one_entry_per_record
+-- No record has two history entries.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM status_history
+WHERE cause = 'import'
+GROUP BY seqno, record_no
+HAVING count(*) > 1
+
+-- name: current_status_is_last
+-- A contract's current status is the last entry of its history.
+SELECT 'contract ' || contract_id
+FROM contract
+LEFT JOIN (SELECT * FROM status_chain WHERE is_current) AS last USING (contract_id)
+WHERE (contract.status_id, contract.date_result, contract.seqno, contract.record_no)
+      IS DISTINCT FROM (last.status_id, last.date_result, last.seqno, last.record_no)
+
+-- name: contact_targets_exist
+-- Every contact that a record created or updated exists.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM import_record JOIN import_batch USING (seqno)
+WHERE kind = 'contact' AND outcome IN ('created', 'updated')
+  AND NOT EXISTS (SELECT FROM contact WHERE contact_id = target_id)
+
+-- name: created_once
+-- No contact was created by two records.
+SELECT 'contact ' || target_id
+FROM import_record JOIN import_batch USING (seqno)
+WHERE kind = 'contact' AND outcome = 'created'
+GROUP BY target_id
+HAVING count(*) > 1
+
+-- name: no_staging_left
+-- There is no staging table of a processed batch.
+SELECT 'batch ' || seqno
+FROM import_batch
+WHERE processed AND to_regclass('rowledger_staging.batch_' || seqno) IS NOT NULL

@@ -1,0 +1,146 @@
+-- name: arrange
+-- Every link (a key, or the stored contact a key leads to) names the least match key of the records that have it.
+WITH link AS (
+    SELECT record_no, match_key, 'external ' || external_id AS link FROM {staging} WHERE external_id IS NOT NULL
+    UNION ALL
+    SELECT record_no, match_key, 'email ' || lower(email COLLATE "C") FROM {staging} WHERE email IS NOT NULL
+    UNION ALL
+    SELECT record_no, match_key, 'contact ' || contact_id
+    FROM {staging} AS s JOIN contact ON domain_id = %(domain_id)s AND contact.external_id = s.external_id
+    UNION ALL
+    SELECT record_no, match_key, 'contact ' || contact_id
+    FROM {staging} AS s JOIN contact ON domain_id = %(domain_id)s AND lower(contact.email) = lower(s.email COLLATE "C")
+),
+least AS (
+    SELECT link, min(match_key) AS match_key FROM link GROUP BY link HAVING min(match_key) <> max(match_key)
+),
+nearer AS (
+    SELECT record_no, min(least.match_key) AS match_key FROM link JOIN least USING (link) GROUP BY record_no
+)
+UPDATE {staging} AS s SET match_key = nearer.match_key
+FROM nearer WHERE s.record_no = nearer.record_no AND nearer.match_key < s.match_key
+
+-- name: merge
+WITH chunk AS (
+    SELECT record_no, match_key, warnings, {fields},
+           max(record_no) OVER (PARTITION BY match_key) AS last_no,
+           count(*) OVER (PARTITION BY match_key) > 1 AS repeated
+    FROM {staging}
+    WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+),
+-- Records of a key that occurs more than once: does each say the same as the last one?
+repeat AS (
+    SELECT r.record_no, r.match_key, ROW({theirs}) IS NOT DISTINCT FROM ROW({last}) AS same
+    FROM chunk AS r JOIN chunk AS l ON l.record_no = r.last_no
+    WHERE r.repeated
+),
+winner AS (
+    SELECT match_key, min(record_no) AS record_no FROM repeat WHERE same GROUP BY match_key
+),
+owned AS (
+    SELECT s.record_no, by_external_id.contact_id AS by_external_id, by_email.contact_id AS by_email, {staged}
+    FROM chunk AS s
+    LEFT JOIN contact AS by_external_id
+        ON by_external_id.domain_id = %(domain_id)s AND by_external_id.external_id = {external_id}
+    LEFT JOIN contact AS by_email
+        ON by_email.domain_id = %(domain_id)s AND lower(by_email.email) = lower({email} COLLATE "C")
+    WHERE NOT s.repeated OR s.record_no IN (SELECT record_no FROM winner)
+),
+source AS (
+    SELECT *, {found} AS contact_id,
+           (by_external_id IS NOT NULL AND by_external_id IS DISTINCT FROM {found})
+           OR (by_email IS NOT NULL AND by_email IS DISTINCT FROM {found}) AS conflicting
+    FROM owned
+),
+merged AS (
+    MERGE INTO contact AS t
+    USING (SELECT * FROM source WHERE NOT conflicting) AS s
+    ON t.contact_id = s.contact_id
+    WHEN MATCHED AND ({changed}) THEN
+        UPDATE SET {assignments}, updated_at = now()
+    WHEN NOT MATCHED THEN
+        INSERT (domain_id, {fields}) VALUES (%(domain_id)s, {staged})
+    RETURNING merge_action() AS action, s.record_no, t.contact_id
+),
+touched AS (
+    SELECT source.record_no, merged.action, coalesce(merged.contact_id, source.contact_id) AS contact_id, conflicting
+    FROM source LEFT JOIN merged USING (record_no)
+),
+origins AS (
+    INSERT INTO contact_origin (contact_id, origin_id, seqno, record_no)
+    SELECT contact_id, origin_id, %(seqno)s, record_no
+    FROM touched CROSS JOIN (SELECT origin_id FROM import_batch_origin WHERE seqno = %(seqno)s) AS named
+    WHERE NOT conflicting
+    ON CONFLICT DO NOTHING
+    RETURNING record_no
+),
+-- An opt-out is kept: whoever has a row for the list, opted in or out, keeps it.
+subscriptions AS (
+    INSERT INTO contact_subscription (contact_id, subscription_id, opted_in)
+    SELECT contact_id, subscription_id, true
+    FROM touched
+    CROSS JOIN (SELECT subscription_id FROM import_batch_subscription WHERE seqno = %(seqno)s) AS named
+    WHERE NOT conflicting
+    ON CONFLICT DO NOTHING
+    RETURNING contact_id, subscription_id
+),
+subscribed AS (
+    INSERT INTO subscription_history (contact_id, subscription_id, opted_in, seqno, record_no)
+    SELECT contact_id, subscription_id, true, %(seqno)s, record_no
+    FROM subscriptions JOIN touched USING (contact_id)
+    RETURNING record_no
+),
+opted_out AS (
+    SELECT record_no, jsonb_agg(jsonb_build_object(
+               'rule', 'opted_out_kept', 'column', NULL, 'value', list_id,
+               'message', format('The contact has opted out of "%%s" and stays out.', name))) AS warnings
+    FROM touched
+    JOIN contact_subscription USING (contact_id)
+    JOIN import_batch_subscription USING (subscription_id)
+    JOIN subscription USING (subscription_id)
+    WHERE import_batch_subscription.seqno = %(seqno)s AND NOT opted_in
+    GROUP BY record_no
+),
+decided AS (
+    SELECT chunk.record_no, touched.contact_id,
+           CASE
+               WHEN touched.conflicting THEN 'conflicting_keys'
+               WHEN touched.record_no IS NULL AND repeat.same THEN 'duplicate_in_file'
+               WHEN touched.record_no IS NULL THEN 'superseded_in_file'
+           END AS rule,
+           CASE
+               WHEN touched.conflicting OR (touched.record_no IS NULL AND NOT repeat.same) THEN 'rejected'
+               WHEN touched.record_no IS NULL THEN 'unchanged'
+               WHEN touched.action = 'INSERT' THEN 'created'
+               WHEN touched.action = 'UPDATE' OR linked.record_no IS NOT NULL THEN 'updated'
+               ELSE 'unchanged'
+           END AS outcome,
+           chunk.last_no,
+           nullif(coalesce(chunk.warnings, '[]') || coalesce(opted_out.warnings, '[]'), '[]') AS warnings
+    FROM chunk
+    LEFT JOIN touched USING (record_no)
+    LEFT JOIN repeat USING (record_no)
+    LEFT JOIN opted_out USING (record_no)
+    LEFT JOIN (SELECT record_no FROM origins UNION SELECT record_no FROM subscribed) AS linked USING (record_no)
+),
+written AS (
+    INSERT INTO import_record (seqno, record_no, outcome, target_id, warnings, reasons)
+    SELECT %(seqno)s, record_no, outcome, CASE WHEN rule IS NULL THEN contact_id END,
+        CASE WHEN rule = 'duplicate_in_file' THEN coalesce(warnings, '[]') || jsonb_build_array(jsonb_build_object(
+            'rule', rule, 'column', NULL, 'value', NULL,
+            'message', 'Another record of the file says exactly the same about this contact.'))
+        ELSE warnings END,
+        CASE rule
+            WHEN 'conflicting_keys' THEN jsonb_build_array(jsonb_build_object(
+                'rule', rule, 'column', %(key_columns)s::text, 'value', NULL,
+                'message', format('%%s lead to different contacts.', %(key_columns)s::text)))
+            WHEN 'superseded_in_file' THEN jsonb_build_array(jsonb_build_object(
+                'rule', rule, 'column', NULL, 'value', NULL,
+                'message', format('Record %%s of the same file is about the same contact and comes later; it was taken instead.',
+                                  last_no)))
+        END
+    FROM decided
+    ORDER BY record_no
+    RETURNING outcome
+)
+SELECT outcome, count(*) AS records FROM written GROUP BY outcome

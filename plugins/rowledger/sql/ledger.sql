@@ -1,0 +1,49 @@
+-- name: copy_rejects
+COPY import_record (seqno, record_no, outcome, reasons, warnings, raw) FROM STDIN (FORMAT csv)
+
+-- name: add_unprocessed
+WITH missing AS (
+    SELECT record_no FROM generate_series(1, %(records)s) AS record_no
+    EXCEPT
+    SELECT record_no FROM import_record WHERE seqno = %(seqno)s
+)
+INSERT INTO import_record (seqno, record_no, outcome) SELECT %(seqno)s, record_no, 'unprocessed' FROM missing
+
+-- name: records
+SELECT record_no, outcome, target_id, reasons, warnings, raw, recorded_at
+FROM import_record
+WHERE seqno = %(seqno)s AND (%(outcomes)s::text[] IS NULL OR outcome = ANY(%(outcomes)s))
+  AND (%(record_no)s::integer IS NULL OR record_no = %(record_no)s)
+ORDER BY record_no
+
+-- name: common_reasons
+SELECT reason ->> 'rule' AS rule, reason ->> 'column' AS "column", count(*) AS records,
+       min(record_no) AS first_record, min(reason ->> 'message') AS example
+FROM import_record, jsonb_array_elements(reasons) AS reason
+WHERE seqno = %(seqno)s AND outcome = ANY(%(outcomes)s)
+GROUP BY 1, 2
+ORDER BY records DESC, rule, "column"
+LIMIT %(limit)s
+
+-- name: lacks_raw
+SELECT EXISTS (
+    SELECT FROM import_record
+    WHERE seqno = %(seqno)s AND raw IS NULL AND outcome IN ('rejected', 'ignored', 'parked')
+) AS lacks
+
+-- name: without_raw
+SELECT record_no FROM import_record
+WHERE seqno = %(seqno)s AND raw IS NULL AND outcome IN ('rejected', 'ignored', 'parked')
+  AND record_no BETWEEN %(first)s AND %(last)s
+ORDER BY record_no
+
+-- name: create_raw
+CREATE TEMPORARY TABLE raw_cells (record_no integer PRIMARY KEY, raw jsonb NOT NULL) ON COMMIT DROP
+
+-- name: copy_raw
+COPY raw_cells FROM STDIN (FORMAT csv)
+
+-- name: add_raw
+UPDATE import_record SET raw = raw_cells.raw
+FROM raw_cells
+WHERE import_record.seqno = %(seqno)s AND import_record.record_no = raw_cells.record_no

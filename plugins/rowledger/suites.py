@@ -1,0 +1,183 @@
+"""ImportTemplate -> Great Expectations suite, and the verdict of a suite on a frame.
+
+Nobody writes suites by hand: the same template always derives the same suite, whose hash is kept with every batch.
+Lists kept in the database enter as suite parameters, so that they are not part of the suite.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rowledger import values
+from rowledger.errors import SetupError
+from rowledger.templates import Column, ImportTemplate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORD_NO = "record number"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One expectation that some records did not meet: which column of the template, which rule, which records."""
+
+    index: int
+    rule: str
+    record_nos: tuple[int, ...]
+
+
+def first_record_column(column: Column) -> str:
+    """The helper column of a frame with the first record of the file that has the same value."""
+    return f"first record with this {column.name}"
+
+
+def derive(template: ImportTemplate) -> list[dict[str, Any]]:
+    """The expectations of a template: type, kwargs and meta of each, in the order of its columns."""
+    return [
+        {
+            "type": kind,
+            "kwargs": kwargs,
+            "meta": {"column": index, "rule": rule},
+            "severity": _severity(column),
+        }
+        for index, column in enumerate(template.columns)
+        for rule, kind, kwargs in _expectations(column)
+    ]
+
+
+def _severity(column: Column) -> str:
+    return "critical" if column.severity == "reject" else "warning"
+
+
+def _expectations(column: Column) -> list[tuple[str, str, dict[str, Any]]]:
+    """Rule word, expectation type and arguments for every rule of a column."""
+    here = {"column": column.name}
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    if column.required:
+        found.append(("required", "expect_column_values_to_not_be_null", here))
+    found += _type_expectations(column, here)
+    if column.pattern:
+        found.append(("pattern", "expect_column_values_to_match_regex", here | _whole(column.pattern)))
+    if column.values:
+        values_set = {"value_set": list(column.values)}
+        found.append(("not_in_set", "expect_column_values_to_be_in_set", here | values_set))
+    if column.reference:
+        parameter = {"value_set": {"$PARAMETER": column.reference}}
+        found.append(("not_in_set", "expect_column_values_to_be_in_set", here | parameter))
+    if column.unique:
+        pair = {
+            "column_A": RECORD_NO,
+            "column_B": first_record_column(column),
+            "ignore_row_if": "either_value_is_missing",
+        }
+        found.append(("unique", "expect_column_pair_values_to_be_equal", pair))
+    return found
+
+
+def _type_expectations(column: Column, here: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    if column.type == "date":
+        return [("format", "expect_column_values_to_be_rowledger_date", here | {"format": column.format})]
+    lengths = {"min_value": column.min_length, "max_value": column.max_length}
+    length = here | {key: value for key, value in lengths.items() if value is not None}
+    found = [("length", "expect_column_value_lengths_to_be_between", length)]
+    if column.type == "code":
+        found.append(("format", "expect_column_values_to_match_regex", here | _whole(values.CODE_PATTERN)))
+    if column.type == "email":
+        found.append(("format", "expect_column_values_to_be_rowledger_email", here))
+    if column.type == "phone":
+        region = {"region": column.region} if column.region else {}
+        found.append(("format", "expect_column_values_to_be_rowledger_phone", here | region))
+    return found
+
+
+def _whole(pattern: str) -> dict[str, str]:
+    """A pattern describes the whole value; Great Expectations by itself looks for it anywhere."""
+    return {"regex": rf"\A(?:{pattern})\z"}
+
+
+def suite_hash(template: ImportTemplate) -> str:
+    """SHA-256 of the derived suite."""
+    return hashlib.sha256(json.dumps(derive(template), sort_keys=True).encode()).hexdigest()
+
+
+def printable(template: ImportTemplate) -> dict[str, Any]:
+    """The suite as Great Expectations writes it."""
+    data = _Judge(template).suite.to_json_dict()
+    return {"name": data["name"], "hash": suite_hash(template), "expectations": data["expectations"]}
+
+
+def warm() -> None:
+    """Import everything a judge needs, so that processes forked from this one start at once."""
+    _great_expectations()
+
+
+@functools.cache
+def _great_expectations() -> Any:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations
+
+    from rowledger import expectations  # noqa: F401 - registers the expectations of this project
+
+    return great_expectations
+
+
+class _Judge:
+    """A derived suite, ready to judge frames; made once per batch because its making costs more than a chunk."""
+
+    def __init__(self, template: ImportTemplate) -> None:
+        gx = _great_expectations()
+        from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+        self._template = template
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+        asset = context.data_sources.add_pandas("records").add_dataframe_asset("chunk")
+        self._batch_definition = asset.add_batch_definition_whole_dataframe("all")
+        self.suite = gx.ExpectationSuite(template.name)
+        for expectation in derive(template):
+            self.suite.add_expectation_configuration(ExpectationConfiguration(**expectation))
+
+    def findings(self, frame: pd.DataFrame, references: Mapping[str, list[str]]) -> list[Finding]:
+        """Every expectation that failed, with all its records.
+
+        ``frame`` has one row per record, the record number as its index, and a text column per template column.
+        Raises SetupError if an expectation raised: an error of ours is never a verdict.
+        """
+        batch = self._batch_definition.get_batch({"dataframe": frame})
+        result = batch.validate(
+            self.suite,
+            result_format={"result_format": "COMPLETE", "include_unexpected_rows": False},
+            expectation_parameters=dict(references),
+        )
+        return [finding for one in result.results if (finding := self._finding(one))]
+
+    def _finding(self, result: Any) -> Finding | None:
+        meta = result.expectation_config.meta
+        if _raised(result.exception_info):
+            column = self._template.columns[meta["column"]]
+            raise SetupError(
+                f'The expectation for rule "{meta["rule"]}" of column "{column.name}" could not be judged; '
+                "this is a fault of Rowledger or of the template, not of the file."
+            )
+        if result.success:
+            return None
+        return Finding(meta["column"], meta["rule"], tuple(result.result["unexpected_index_list"]))
+
+
+def judge(template: ImportTemplate) -> _Judge:
+    """The judge of a template's files."""
+    return _Judge(template)
+
+
+def _raised(info: Mapping[str, Any]) -> bool:
+    """Great Expectations reports one flag, or one per metric."""
+    if "raised_exception" in info:
+        return bool(info["raised_exception"])
+    return any(one.get("raised_exception") for one in info.values())
