@@ -97,7 +97,7 @@ def stream(connection: Connection, query: str, params: Params) -> Iterator[dict[
     with _translated(), connection, connection.cursor(name="rowledger_stream") as cursor:
         cursor.itersize = 5000
         cursor.execute(query, params)
-        yield from cursor  # type: ignore[misc]
+        yield from cursor
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -130,7 +131,7 @@ def load(worker: Worker, seqno: int) -> Batch:
         if batch.loaded_key is None:
             _again(worker, lambda: _arrange(worker, batch, template))
         key = batch.loaded_key
-        while (upto := _again(worker, lambda key=key: _load_chunk(worker, batch, template, key))) is not None:
+        while (upto := _again(worker, partial(_load_chunk, worker, batch, template, key))) is not None:
             key = upto
     return batches.get(worker.connection, seqno)
 

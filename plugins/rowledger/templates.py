@@ -164,9 +164,8 @@ def _compose(text: str, where: str) -> yaml.Node:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise TemplateError(
-                    f"{where}, line {event.start_mark.line + 1}: aliases (*) are not allowed; write it out."
-                )
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise TemplateError(f"{where}, line {line}: aliases (*) are not allowed; write it out.")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
@@ -313,15 +312,16 @@ def _whole_faults(template: ImportTemplate, kind: Kind) -> list[tuple[tuple[int 
         for field in kind.required_fields
         if field not in mapped
     ]
-    for what, values in (
+    used: tuple[tuple[str, list[str]], ...] = (
         ("the field", mapped),
-        ("the position", [column.position for column in template.columns if column.position]),
+        ("the position", [str(column.position) for column in template.columns if column.position]),
         (
             "the header",
             [fold_header(name) for c in template.columns for name in (c.header, *c.aliases) if name],
         ),
-    ):
-        twice = sorted({str(value) for value in values if values.count(value) > 1})
+    )
+    for what, values in used:
+        twice = sorted({value for value in values if values.count(value) > 1})
         faults += [(("columns",), f"{what} {value} is used by two columns; keep one.") for value in twice]
     names = [column.name for column in template.columns]
     faults += [
