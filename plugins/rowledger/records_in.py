@@ -19,6 +19,7 @@ import io
 import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ END_MARK = f"{MARK} end"
 REASON_MARK = "rowledger: "  # begins the reason that an export of rejects adds to a record
 REASON_HEADER = "rowledger_reasons"
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 2 << 20
 MAX_RECORD_BYTES = 1_000_000
 MAX_COLUMNS = 5000
 SPARE_COLUMNS = 2
@@ -137,7 +138,7 @@ class Records:
         columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(self.layout.width + SPARE_COLUMNS))
         self._db = duckdb.connect(str(self._folder / "records.duckdb"))
         self._db.execute("SET threads = 1")
-        self._db.execute("SET memory_limit = '128MB'")
+        self._db.execute("SET memory_limit = '64MB'")
         self._db.execute(f"SET temp_directory = '{self._folder}'")
         try:
             self._db.execute(
@@ -177,13 +178,7 @@ class Records:
                 raise _record_too_long(int(self._number_of(line)))
         last = self._query("SELECT c0 FROM records ORDER BY rowid DESC LIMIT 1")
         if last != [(END_MARK,)] or (bad and bad[-1][0] == self._lines):
-            number = int(self._number_of(self._lines))
-            raise FileError(
-                "unterminated_quote",
-                f"A quote ({self._template.file.quote}) is opened and never closed, so that the rest of the file reads "
-                "as one cell. Close it, or double it where it is meant as a character.",
-                f"record {number}" if number else "the header",
-            )
+            raise _open_quote(int(self._number_of(self._lines)), self._template)
         self._rows = accepted - 1
         self.blank_lines = len(self._blank_lines)
         self.count = max(0, self._lines - 1 - self.blank_lines - self._offset)
@@ -303,6 +298,8 @@ class Records:
         wrong = pc.or_(pc.is_null(cells[f"c{width - 1}"]), pc.is_valid(cells[f"c{width}"]))
         reasons = self._wrong_width(cells.filter(wrong))
         good = cells.filter(pc.invert(wrong)).select(["record_no", *names])
+        if self._inner_breaks:  # a cell that reads like our null is text with control characters
+            good = _each_cell(good, lambda column: pc.fill_null(column, NOWHERE))
         if self._template.file.header:
             repeated, good = self._repeated_headers(good)
             reasons += repeated
@@ -410,10 +407,11 @@ def _prepare(path: Path, text_path: Path, template: ImportTemplate) -> _TextFact
         first = True
         while True:
             block = source.read(BLOCK_BYTES)
+            if first:
+                _refuse_no_text(block)
             text = _decode(decoder, block, offset, lines, template)
             offset += len(block)
             if first:
-                _refuse_binary(block)
                 text, first = _without_separator_line(text, template), False
             # CR LF may be cut in two by the block; hold a CR back until the next character is known.
             text = ("\r" if held_cr else "") + text
@@ -440,8 +438,6 @@ def _prepare(path: Path, text_path: Path, template: ImportTemplate) -> _TextFact
             raise FileError(
                 "trailing_nul", "The file ends with NUL bytes: the copy was cut short. Send it again."
             )
-        if offset == 0:
-            raise FileError("empty_file", "The file is empty (0 bytes).")
         target.write(f"{'' if before == chr(10) else chr(10)}{END_MARK}\n".encode())
     warnings = (_MOJIBAKE_WARNING,) if mojibake else ()
     return _TextFacts(lines + (2 if before != "\n" else 1), blank_lines, controls, warnings)
@@ -504,11 +500,13 @@ _BINARY = (
 )
 
 
-def _refuse_binary(head: bytes) -> None:
+def _refuse_no_text(head: bytes) -> None:
+    if not head:
+        raise FileError("empty_file", "The file is empty.")
     for magic, name in _BINARY:
         if head.startswith(magic):
             raise FileError("not_text", f"The file is {name}, not text. Export it as CSV.", "byte 0")
-    sample = head[:2000]
+    sample = head[:2000].rstrip(b"\0")  # NULs at the end are a fault of their own
     if sample.count(0) * 4 > len(sample) and not sample.startswith(
         (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     ):
@@ -588,24 +586,40 @@ def _first_record(text: Path, template: ImportTemplate) -> tuple[list[str], str]
 
         dialect = csv.reader(rest(), delimiter=template.file.delimiter, quotechar=template.file.quote)
         try:
-            return next(dialect), line
+            first = next(dialect)
         except csv.Error:
             raise _record_too_long(0 if template.file.header else 1) from None
+    if any(END_MARK in cell for cell in first):
+        raise _open_quote(0 if template.file.header else 1, template)
+    return [cell.replace(MARK, "") for cell in first], line
 
 
 def _other_delimiter(line: str, first: list[str], template: ImportTemplate) -> str | None:
     """A delimiter that would cut the first line where the template's does not."""
     if len(first) != 1 or len(template.columns) < 2:
         return None
-    counts = {mark: line.count(mark) for mark in (";", ",", "\t", "|") if mark != template.file.delimiter}
-    best = max(counts, key=lambda mark: counts[mark])
-    return best if counts[best] >= len(template.columns) - 1 else None
+    for mark in (";", ",", "\t", "|"):
+        cells = line.split(mark)
+        if template.file.header:
+            names = [fold_header(cell.strip(template.file.quote)) for cell in cells]
+            fits = any(
+                _place(column.header, column.aliases, names) is not None for column in template.columns
+            )
+        else:
+            fits = len(cells) >= template.field_count
+        if len(cells) > 1 and fits and mark != template.file.delimiter:
+            return mark
+    return None
 
 
 def _layout_by_header(header: list[str], template: ImportTemplate) -> Layout:
     folded = [fold_header(name) for name in header]
     _refuse_foreign_header(header, folded, template)
     doubles = [name for name, fold in zip(header, folded, strict=True) if fold and folded.count(fold) > 1]
+    for column in template.columns:
+        names = [fold_header(name) for name in (column.header or "", *column.aliases)]
+        by_alias = [name for name, fold in zip(header, folded, strict=True) if fold in names]
+        doubles = doubles or (by_alias if len(by_alias) > 1 else [])
     if doubles:
         raise FileError(
             "duplicate_column",
@@ -627,16 +641,28 @@ def _layout_by_header(header: list[str], template: ImportTemplate) -> Layout:
         header=tuple(header),
         unnamed=tuple(place for place, fold in enumerate(folded) if not fold),
         reason_place=reason_place,
-        warnings=tuple(
-            Reason(
-                "unknown_column",
-                name,
-                None,
-                f'The template does not know the column "{name}"; it was left out.',
-            )
-            for name in unknown
-        ),
+        warnings=(*(_unknown(name) for name in unknown), *_header_oddities(header, folded, places)),
     )
+
+
+def _unknown(name: str) -> Reason:
+    return Reason(
+        "unknown_column", name, None, f'The template does not know the column "{name}"; it was left out.'
+    )
+
+
+def _header_oddities(header: list[str], folded: list[str], places: list[int | None]) -> list[Reason]:
+    """Warnings about names that were taken although something is odd about them."""
+    found = []
+    for place, (name, fold) in enumerate(zip(header, folded, strict=True)):
+        hidden = sorted({f"U+{ord(c):04X}" for c in name if unicodedata.category(c) == "Cf"})
+        if not fold:
+            message = f"Column {place + 1} has no name and no values; it was left out."
+            found.append(Reason("unnamed_column", None, None, message))
+        elif hidden and place in places:
+            message = f'The column name "{name}" has invisible characters ({", ".join(hidden)}); it was taken without them.'
+            found.append(Reason("invisible_character", name, None, message))
+    return found
 
 
 def _place(header: str | None, aliases: tuple[str, ...], folded: list[str]) -> int | None:
@@ -752,12 +778,25 @@ def _structural_reject(number: int, error: str, raw: str, width: int, template: 
     return Reject(number, (reason,), (text,))
 
 
+def _open_quote(number: int, template: ImportTemplate) -> FileError:
+    return FileError(
+        "unterminated_quote",
+        f"A quote ({template.file.quote}) is opened and never closed, so that the rest of the file reads as one cell. "
+        "Close it, or double it where it is meant as a character.",
+        _place_of(number),
+    )
+
+
 def _record_too_long(number: int) -> FileError:
     return FileError(
         "record_too_long",
         f"A record is longer than {MAX_RECORD_BYTES // 1_000_000} MB. Is a quote opened and never closed?",
-        f"record {number}" if number else "the header",
+        _place_of(number),
     )
+
+
+def _place_of(number: int) -> str:
+    return f"record {number}" if number else "the header"
 
 
 def _too_long(text: Path, template: ImportTemplate) -> FileError:
