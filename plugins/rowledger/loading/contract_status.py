@@ -48,6 +48,7 @@ def merge(
             "unknown_contract": "ignored" if policies.unknown_contract == "ignore" else "rejected",
             "unknown_status": "rejected" if policies.unknown_status == "reject" else "ignored",
             "future_allowed": policies.future_dates == "allow",
+            "date_format": template.column_of("date_result").format,  # to_char reads DD-MM-YYYY as we do
             "form_id_column": batch.columns["form_id"],
             "date_result_column": batch.columns["date_result"],
             "result_code_column": batch.columns["result_code"],

@@ -93,8 +93,10 @@ written AS (
                 'rule', rule, 'column', %(result_code_column)s::text, 'value', result_code,
                 'message', format('There is no result code "%%s" in domain %%s.', result_code, %(domain)s::text)))
             WHEN 'future_date' THEN jsonb_build_array(jsonb_build_object(
-                'rule', rule, 'column', %(date_result_column)s::text, 'value', date_result,
-                'message', format('%%s %%s lies in the future.', %(date_result_column)s::text, date_result)))
+                'rule', rule, 'column', %(date_result_column)s::text,
+                'value', to_char(date_result, %(date_format)s),
+                'message', format('%%s %%s lies in the future.', %(date_result_column)s::text,
+                                  to_char(date_result, %(date_format)s))))
             WHEN 'definitive_status' THEN jsonb_build_array(jsonb_build_object(
                 'rule', rule, 'column', %(result_code_column)s::text, 'value', result_code,
                 'message', format('Contract "%%s" is at the definitive status "%%s", which cannot be overwritten.',
