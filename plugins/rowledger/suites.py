@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from rowledger import values
 from rowledger.errors import SetupError
-from rowledger.templates import Column, ImportTemplate
+from rowledger.templates import OWN_PREFIX, Column, ImportTemplate
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORD_NO = "record number"
+RECORD_NO = f"{OWN_PREFIX}record_no"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Finding:
 
 def first_record_column(column: Column) -> str:
     """The helper column of a frame with the first record of the file that has the same value."""
-    return f"first record with this {column.name}"
+    return f"{OWN_PREFIX}first_record_with {column.name}"
 
 
 def derive(template: ImportTemplate) -> list[dict[str, Any]]:

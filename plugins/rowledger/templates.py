@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,10 @@ from rowledger.errors import TemplateError, UnknownCode
 from rowledger.model import Kind
 
 MAX_TEMPLATE_BYTES = 256 * 1024
+MAX_DEPTH = 20  # PyYAML takes seconds for thousands of nested brackets
 DATE_FORMAT = re.compile(r"(?=.*DD)(?=.*MM)(?=.*YYYY)(?:DD|MM|YYYY)([-./ ]?)(?:DD|MM|YYYY)\1(?:DD|MM|YYYY)")
+
+OWN_PREFIX = "rowledger_"  # begins the names of columns that are ours in files and frames
 
 ColumnType = Literal["text", "code", "date", "email", "phone"]
 Encoding = Literal["utf-8", "utf-16", "windows-1252", "iso-8859-1", "iso-8859-15"]
@@ -146,11 +149,11 @@ def parse_template(text: str, name: str, kinds: Mapping[str, Kind], where: str) 
     if not isinstance(data, dict):
         raise TemplateError(f"{where}: is empty or not a mapping; begin with: kind: contact")
     digest = hashlib.sha256(text.encode()).hexdigest()
-    known = {"name": name, "hash": digest, "source": text}
+    ours = {"name": name, "hash": digest, "source": text}
+    for key in data.keys() & ours.keys():
+        raise TemplateError(_sentence(where, node, (key,), _UNKNOWN_KEY))
     try:
-        template = ImportTemplate.model_validate_json(
-            _as_json(known | {k: v for k, v in data.items() if k not in known})
-        )
+        template = ImportTemplate.model_validate_json(_as_json(data | ours))
     except ValidationError as error:
         problem = error.errors()[0]
         raise TemplateError(_sentence(where, node, problem["loc"], _words(problem))) from None
@@ -160,12 +163,16 @@ def parse_template(text: str, name: str, kinds: Mapping[str, Kind], where: str) 
 
 
 def _compose(text: str, where: str) -> yaml.Node:
-    """The YAML tree with its line numbers; refuses aliases (they can explode) and keys given twice."""
+    """The YAML tree with its line numbers; refuses what can explode, and what JSON cannot say."""
+    depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise TemplateError(f"{where}: is not valid YAML for a template (too deeply nested).")
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise TemplateError(f"{where}, line {line}: aliases (*) are not allowed; write it out.")
+                number = event.start_mark.line + 1 if event.start_mark else 1
+                raise TemplateError(f"{where}, line {number}: aliases (*) are not allowed; write it out.")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
@@ -176,23 +183,33 @@ def _compose(text: str, where: str) -> yaml.Node:
         raise TemplateError(f"{where}: is not valid YAML ({type(error).__name__}).") from None
     if not isinstance(node, yaml.MappingNode):
         raise TemplateError(f"{where}: is empty or not a mapping; begin with: kind: contact")
-    _refuse_double_keys(node, where)
+    for place, fault in _node_faults(node):
+        raise TemplateError(f"{where}, line {place.start_mark.line + 1}: {fault}")
     return node
 
 
-def _refuse_double_keys(node: yaml.Node, where: str) -> None:
+_TAG = "tag:yaml.org,2002:"
+_UNKNOWN_KEY = "is not a known key; check the spelling against docs/templates.md."
+
+
+def _node_faults(node: yaml.Node) -> Iterator[tuple[yaml.Node, str]]:
+    """Keys given twice, keys that are no words, and values that JSON cannot say."""
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
+            if key.tag != f"{_TAG}str":
+                yield key, f"{key.value} {_UNKNOWN_KEY}"
             if key.value in seen:
-                raise TemplateError(
-                    f'{where}, line {key.start_mark.line + 1}: "{key.value}" is given twice; keep one.'
-                )
+                yield key, f'"{key.value}" is given twice; keep one.'
             seen.add(key.value)
-            _refuse_double_keys(value, where)
+            yield from _node_faults(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_double_keys(value, where)
+            yield from _node_faults(value)
+    elif node.tag == f"{_TAG}int" and len(node.value) > 20:
+        yield node, "the number is too long; no setting needs one of more than 20 digits."
+    elif re.search("[\ud800-\udfff]", node.value):
+        yield node, "holds half a character, which is no text; remove it."
 
 
 def _as_json(data: dict[str, Any]) -> str:
@@ -225,8 +242,8 @@ def _words(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "missing":
         return "is missing; every template must say it."
     if problem["type"] == "extra_forbidden":
-        return "is not a known key; check the spelling against docs/templates.md."
-    message = problem["msg"].replace("Input should be", "must be").replace("tuple", "list")
+        return _UNKNOWN_KEY
+    message = problem["msg"].replace("Input should be", "must be").replace("valid array", "valid list")
     return f"{message}, not {problem['input']!r}."
 
 
@@ -259,6 +276,14 @@ def _column_faults(column: Column, template: ImportTemplate, kind: Kind) -> list
             "position",
             f"is beyond the {template.field_count} fields of file.fields.",
         )
+    for key, name in _given_names(column):
+        fault(not fold_header(name), key, "is blank; say what the column is called.")
+        fault("\0" in name, key, "contains the control character NUL; remove it.")
+        fault(
+            fold_header(name).startswith(OWN_PREFIX),
+            key,
+            f"begins with {OWN_PREFIX}, as the columns do that an export of rejects adds; take another name.",
+        )
     names = [field.name for field in kind.fields]
     fault(
         column.field and column.field not in names,
@@ -279,10 +304,37 @@ def _column_faults(column: Column, template: ImportTemplate, kind: Kind) -> list
         "format",
         f"must be DD, MM and YYYY with one separator, such as DD-MM-YYYY or YYYYMMDD, not {column.format!r}.",
     )
+    fault(column.type == "date" and column.min_length, "min_length", "is not for type: date; use format.")
     fault(column.type != "phone" and column.region, "region", "is for type: phone only.")
+    fault(
+        column.region and not _is_region(column.region),
+        "region",
+        f"{column.region!r} is not a region with phone numbers of its own; name one such as DE.",
+    )
+    for value in column.values or ():
+        fault(
+            value != unicodedata.normalize("NFC", value.strip()) or not value,
+            "values",
+            f"{value!r} can never be met: cells are compared without outer blanks, in Unicode form NFC.",
+        )
     fault((column.min_length or 0) > column.max_length, "min_length", "is greater than max_length.")
     fault(column.pattern and not _linear(column.pattern), "pattern", _PATTERN_HELP)
     return faults
+
+
+def _given_names(column: Column) -> list[tuple[str, str]]:
+    named = [
+        ("header", column.header),
+        *(("aliases", alias) for alias in column.aliases),
+        ("title", column.title),
+    ]
+    return [(key, name) for key, name in named if name is not None]
+
+
+def _is_region(region: str) -> bool:
+    import phonenumbers
+
+    return region in phonenumbers.SUPPORTED_REGIONS
 
 
 _PATTERN_HELP = (
@@ -331,6 +383,16 @@ def _whole_faults(template: ImportTemplate, kind: Kind) -> list[tuple[tuple[int 
     for index, column in enumerate(template.columns):
         if column.field in kind.match_keys and column.max_length > 255:
             faults.append((("columns", index, "max_length"), "must be 255 at most for a match key."))
+        needed = column.field in kind.required_fields
+        if needed and not column.required:
+            fault = f"must be true for {column.field}; {kind.title} cannot be imported without it."
+            faults.append((("columns", index, "required"), fault))
+        # A wrong address is left out and can be warned about; another wrong key would be stored and be a key.
+        if column.severity == "warn" and (
+            needed or (column.field in kind.match_keys and column.type != "email")
+        ):
+            fault = f"must be reject for {column.field}; it says whom or what a record is about."
+            faults.append((("columns", index, "severity"), fault))
     for key in template.policies.match or ():
         if key not in kind.match_keys:
             faults.append((("policies", "match"), f"{key!r} is not a match key of {kind.name}; match keys are "
