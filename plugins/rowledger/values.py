@@ -44,9 +44,10 @@ def as_dates(text: Any, format: str) -> Any:
 
 
 def as_emails(text: Any) -> Any:
-    """Text -> address as email-validator writes it (domain in lower case, local part as given).
+    """Text -> address as email-validator writes it: domain in lower case, local part as given (INFO@ is info@).
 
-    The library judges each distinct domain once; it judges whole addresses only where the local part is not plain.
+    The library judges each distinct domain once; it judges whole addresses only where they are not plain ASCII: the
+    limit of 254 is for the ASCII form, which only the library knows.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -55,13 +56,23 @@ def as_emails(text: Any) -> Any:
         text = text.combine_chunks()
     parts = pc.extract_regex(text, _SIMPLE_LOCAL)
     local, domain = pc.struct_field(parts, "local"), pc.struct_field(parts, "domain")
-    plain = pc.and_(pc.is_valid(parts), pc.less_equal(pc.fill_null(pc.utf8_length(local), 99), 64))
+    short = pc.and_(pc.less_equal(pc.utf8_length(local), 64), pc.less_equal(pc.binary_length(text), 254))
+    plain = pc.and_(pc.fill_null(pc.and_(short, pc.string_is_ascii(text)), False), pc.invert(_is_role(local)))
     known = pc.dictionary_encode(pc.if_else(plain, domain, None))
     verdicts = pa.array([_domain(name) for name in known.dictionary.to_pylist()], pa.string())
     joined = pc.binary_join_element_wise(local, pc.take(verdicts, known.indices), "@")
     joined = pc.if_else(pc.less_equal(pc.binary_length(joined), 254), joined, None)
     odd = pc.and_(pc.is_valid(text), pc.invert(plain))
     return _others(text, odd, joined, _email)
+
+
+def _is_role(local: Any) -> Any:
+    """Local parts such as INFO, which are the same in any case and which the library writes in lower case."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from email_validator.rfc_constants import CASE_INSENSITIVE_MAILBOX_NAMES
+
+    return pc.is_in(pc.ascii_lower(local), value_set=pa.array(CASE_INSENSITIVE_MAILBOX_NAMES, pa.string()))
 
 
 def as_phones(text: Any, region: str | None) -> Any:
