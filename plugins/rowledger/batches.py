@@ -135,10 +135,15 @@ def template_source(connection: Connection, batch: Batch) -> tuple[str, str]:
 
 
 def reserve(connection: Connection, kind: str, run_id: str, limit: int, lease_seconds: int) -> list[int]:
-    """Give batches that need work to an Airflow run; two runs never get the same one while its lease lasts."""
+    """Give batches that need work to an Airflow run; two runs never get the same one while its lease lasts.
+
+    Returns all batches of the run. A run that was cleared gets those it is done with once more, in the same places:
+    its tasks find the finished ones unchanged and open the failed ones again.
+    """
     asked = {"kind": kind, "run_id": run_id, "limit": limit, "lease_seconds": lease_seconds}
     with transaction(connection) as cursor:
-        return sorted(r["seqno"] for r in rows(cursor, _SQL["reserve"], asked))
+        cursor.execute(_SQL["reserve"], asked)
+        return [r["seqno"] for r in rows(cursor, _SQL["of_run"], asked)]
 
 
 def claim(

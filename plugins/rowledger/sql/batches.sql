@@ -97,6 +97,9 @@ FROM free
 WHERE import_batch.seqno = free.seqno
 RETURNING import_batch.seqno
 
+-- name: of_run
+SELECT seqno FROM import_batch WHERE kind = %(kind)s AND run_id = %(run_id)s ORDER BY seqno
+
 -- name: lock
 SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash
 FROM import_batch

@@ -1,0 +1,254 @@
+"""A whole Airflow on this machine, for the demo and the tests: its environment, its processes, its REST API.
+
+Every process is marked in its environment, so that all of them can be found and ended, whatever has become of their
+parents. Their output goes to files; nothing outside ``home`` and ``logs`` is touched.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rowledger.errors import SetupError, TryAgain
+
+ROOT = Path(__file__).resolve().parents[3]
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+MARK = "ROWLEDGER_LOCAL_AIRFLOW"
+USER = "admin"
+START_SECONDS = 120
+STOP_SECONDS = 8  # a task that needs longer is killed; the next start goes on where it was
+
+
+class ApiError(SetupError):
+    """Airflow's REST API refused a call."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a local Airflow lives: its home, the folder of its logs, its metadata database, and the port it serves."""
+
+    home: Path
+    logs: Path
+    metadata_url: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    @property
+    def passwords(self) -> Path:
+        return self.home / "passwords.json"
+
+    @property
+    def password(self) -> str:
+        return str(json.loads(self.passwords.read_text())[USER])
+
+
+class Api:
+    """A client of the REST API, logged in as the only user."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._token: str | None = None
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The answer to ``/api/v2`` + path. Raises ApiError if it is refused, TryAgain if nobody answers."""
+        if self._token is None:
+            login = {"username": USER, "password": self._place.password}
+            self._token = self._request("POST", "/auth/token", login)["access_token"]
+        return self._request(method, f"/api/v2{path}", body)
+
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        connection = http.client.HTTPConnection("127.0.0.1", self._place.port, timeout=30)
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            raise TryAgain(f"Airflow does not answer at {self._place.url} ({error}).") from None
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise ApiError(
+                answer.status, f"Airflow answered {answer.status} to {method} {path}: {text[:300]}"
+            )
+        return json.loads(text) if text else None
+
+
+def free_port(wanted: int = 0) -> int:
+    """The wanted port if it is free, else any free one."""
+    for port in (wanted, 0):
+        with socket.socket() as listener, suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            return int(listener.getsockname()[1])
+    raise SetupError("This machine has no free port.")
+
+
+def environment(place: Place, rowledger: Mapping[str, str]) -> dict[str, str]:
+    """The environment of every process: the caller's, without its Airflow, with ours and ``rowledger``'s settings."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIRFLOW", "PYTHONDONTWRITEBYTECODE"))
+    }
+    python_path = [str(ROOT / "config"), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]
+    return (
+        inherited
+        | {
+            MARK: str(place.home),
+            "SPT_NOENV": "1",  # Airflow retitles its processes; this keeps the mark readable
+            "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
+            "PYTHONWARNINGS": "ignore",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            "AIRFLOW_HOME": str(place.home),
+        }
+        | {f"AIRFLOW__{name}": value for name, value in _configuration(place).items()}
+        | dict(rowledger)
+    )
+
+
+def _configuration(place: Place) -> dict[str, str]:
+    return {
+        "CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": "4",
+        "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{place.port}/execution/",
+        "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(place.passwords),
+        "API__HOST": "127.0.0.1",
+        "API__PORT": str(place.port),
+        "API__BASE_URL": place.url,
+        "API__SECRET_KEY": secrets.token_urlsafe(32),
+        "API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+        "DATABASE__SQL_ALCHEMY_CONN": place.metadata_url.replace("postgresql:", "postgresql+psycopg2:", 1),
+        "DATABASE__SQL_ALCHEMY_CONN_ASYNC": "",  # needs a second driver and serves nothing that is used here
+        "LOGGING__BASE_LOG_FOLDER": str(place.logs / "tasks"),
+        "LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+        "USAGE_DATA_COLLECTION__ENABLED": "False",
+    }
+
+
+@contextmanager
+def running(place: Place, rowledger: Mapping[str, str]) -> Iterator[Api]:
+    """Start every component, wait until all are well, and end them all at the end. Raises SetupError.
+
+    ``rowledger`` are the settings of the tasks as environment variables; above all AIRFLOW_CONN_ROWLEDGER.
+    """
+    place.home.mkdir(parents=True, exist_ok=True)
+    place.logs.mkdir(parents=True, exist_ok=True)
+    end(place.home)  # what a killed predecessor may have left
+    _keep_password(place)
+    variables = environment(place, rowledger)
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        _migrate(place, variables)
+        for component in COMPONENTS:
+            processes[component] = _start(place, variables, component)
+        api = Api(place)
+        _wait_until_well(place, api, processes)
+        yield api
+    finally:
+        _stop(list(processes.values()))
+        end(place.home)
+
+
+def _keep_password(place: Place) -> None:
+    if not place.passwords.exists():
+        place.passwords.touch(mode=0o600)
+        place.passwords.write_text(json.dumps({USER: secrets.token_urlsafe(9)}) + "\n")
+
+
+def _migrate(place: Place, variables: dict[str, str]) -> None:
+    """Bring Airflow's own tables up to date; done once for each version of Airflow, because it takes seconds."""
+    from importlib.metadata import version
+
+    done = place.home / f"migrated-{version('apache-airflow-core')}"
+    if done.exists():
+        return
+    process = _start(place, variables, "db", "migrate")
+    if process.wait():
+        raise SetupError(f"Airflow could not prepare its database; see {place.logs / 'db.log'}.")
+    done.touch()
+
+
+def _start(place: Place, variables: dict[str, str], *command: str) -> subprocess.Popen[bytes]:
+    with (place.logs / f"{command[0]}.log").open("ab") as output:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and words
+            [sys.executable, "-m", "airflow", *command],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in the terminal is for the caller, who ends them in order
+        )
+
+
+def _wait_until_well(place: Place, api: Api, processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    health: dict[str, Any] = {}
+    while time.monotonic() < deadline:
+        for component, process in processes.items():
+            if process.poll() is not None:
+                raise SetupError(f"Airflow's {component} ended; see {place.logs / component}.log.")
+        with suppress(TryAgain):
+            health = api.call("GET", "/monitor/health")
+            if all(part["status"] == "healthy" for part in health.values()):
+                return
+        time.sleep(0.3)
+    ill = ", ".join(name for name, part in health.items() if part["status"] != "healthy") or "the API server"
+    raise SetupError(f"Airflow did not start within {START_SECONDS} s ({ill}); see {place.logs}.")
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.1, deadline - time.monotonic()))
+
+
+def end(home: Path) -> None:
+    """Kill every process that carries the mark of this home."""
+    marked = [process for process in psutil.process_iter() if _mark(process) == str(home)]
+    for process in marked:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(marked, timeout=5)
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except (psutil.Error, OSError):  # somebody else's, or gone
+        return None

@@ -1,0 +1,138 @@
+"""The bodies of the DAGs' tasks.
+
+What Airflow hands in (connection, run, map index) becomes a worker; what Rowledger raises becomes a task state. Nothing
+here is imported for a file to be judged before a file is there: an idle sensor and the DAG processor stay cheap.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+
+import psycopg2.extensions
+from airflow.sdk import Connection as AirflowConnection
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
+
+from rowledger import batches, db, pipeline
+from rowledger.db import Connection
+from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
+from rowledger.model import Batch
+from rowledger.settings import Settings, from_environment
+
+log = logging.getLogger("rowledger.airflow")
+CONNECTION_ID = "rowledger"
+LABEL = "batch"  # the variable of the DAGs' map_index_template
+Step = Callable[[pipeline.Worker, int], Batch]
+
+
+def sense(kind: str) -> list[int]:
+    """Reserve the batches this run will work off, the oldest first; the task ends skipped when there are none."""
+    run_id = get_current_context()["run_id"]
+    with _task_states(), _worker() as worker:
+        settings = worker.settings
+        limit, lease = settings.batches_per_run, settings.lease_seconds
+        seqnos = batches.reserve(worker.connection, kind, run_id, limit, lease)
+    if not seqnos:
+        raise AirflowSkipException(f"No import batch of the kind {kind} is waiting.")
+    log.info("Import batches of this run: %s", ", ".join(f"#{seqno}" for seqno in seqnos))
+    return seqnos
+
+
+def validate(seqno: int) -> None:
+    """Give every record a verdict."""
+    _step(pipeline.validate, seqno)
+
+
+def load(seqno: int) -> None:
+    """Merge the accepted records into their targets."""
+    _step(pipeline.load, seqno)
+
+
+def close(seqno: int) -> None:
+    """Balance the ledger."""
+    _step(pipeline.close, seqno)
+
+
+def _step(step: Step, seqno: int) -> None:
+    """Do one step of one batch under its label; whatever happens, the log says last how the batch stands."""
+    get_current_context()[LABEL] = f"#{seqno}"  # type: ignore[literal-required]  # a context takes any key
+    with _task_states(), _worker() as worker:
+        batch = batches.get(worker.connection, seqno)
+        get_current_context()[LABEL] = batch.label  # type: ignore[literal-required]
+        try:
+            step(worker, seqno)
+        finally:
+            _log_outcomes(worker, seqno)
+
+
+def _log_outcomes(worker: pipeline.Worker, seqno: int) -> None:
+    with suppress(TryAgain):  # the connection is gone; the error that says so is on its way already
+        for line in outcome_table(batches.get(worker.connection, seqno)):
+            log.info(line)
+
+
+def outcome_table(batch: Batch) -> list[str]:
+    """How a batch stands, as aligned lines of plain text."""
+    lines = [f"Import batch {batch.label}: {batch.status.replace('_', ' ')}"]
+    lines += [f"{title:<17} {'yes' if done else 'no':>12}" for title, done in _boxes(batch)]
+    lines += [f"{outcome:<17} {count:>12,}" for outcome, count in batch.counts.items() if count]
+    if batch.records_in_file is not None:
+        lines.append(f"{'records in file':<17} {batch.records_in_file:>12,}")
+    return lines + ([batch.error_message] if batch.error_message else [])
+
+
+def _boxes(batch: Batch) -> list[tuple[str, bool]]:
+    return [("import completed", batch.import_completed), ("processed", batch.processed)]
+
+
+@contextmanager
+def _task_states() -> Iterator[None]:
+    """Say in Airflow's words who must act: red at once, tried again later, or somebody else's by now."""
+    try:
+        yield
+    except TryAgain:
+        raise
+    except Fenced as error:
+        raise AirflowSkipException(str(error)) from None
+    except RowledgerError as error:
+        raise AirflowFailException(str(error)) from None
+    except Exception as error:
+        raise AirflowFailException(f"Rowledger itself failed ({type(error).__name__}).") from error
+
+
+@contextmanager
+def _worker() -> Iterator[pipeline.Worker]:
+    settings, context = from_environment(), get_current_context()
+    run = context["dag_run"]
+    who = getattr(run, "triggering_user_name", None) or "airflow"
+    with closing(_connect(settings)) as connection:
+        yield pipeline.Worker(connection, settings, f"{who} ({run.dag_id} {run.run_id})", run.run_id)
+
+
+def _connect(settings: Settings) -> Connection:
+    """Connect by Airflow's connection ``rowledger``, else by ``ROWLEDGER_DATABASE_URL``. Raises SetupError."""
+    try:
+        address = connection_string(AirflowConnection.get(CONNECTION_ID))
+    except AirflowNotFoundException:
+        if not settings.database_url:
+            raise SetupError(
+                f'There is neither an Airflow connection "{CONNECTION_ID}" nor a ROWLEDGER_DATABASE_URL.'
+            ) from None
+        address = settings.database_url
+    return db.connect(address)
+
+
+def connection_string(connection: AirflowConnection) -> str:
+    """What libpq needs, from the parts: Airflow's own URI writes a blank as +, which libpq takes for a plus."""
+    parts = {
+        "host": connection.host,
+        "port": connection.port,
+        "user": connection.login,
+        "password": connection.password,
+        "dbname": connection.schema,
+    }
+    return psycopg2.extensions.make_dsn(
+        **{name: part for name, part in (parts | connection.extra_dejson).items() if part}
+    )
