@@ -76,13 +76,25 @@ def _is_role(local: Any) -> Any:
 
 
 def as_phones(text: Any, region: str | None) -> Any:
-    """Text -> E.164. A number in E.164 is taken as it is; phonenumbers reads the others, with a default region."""
+    """Text -> E.164 as phonenumbers writes it; ``region`` is where a number without a country code is.
+
+    A number that is in E.164 already, of a length that its country has and without a prefix that is dialled only
+    within the country (+49 0…), is what the library would write; the library reads all others.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if isinstance(text, pa.ChunkedArray):
         text = text.combine_chunks()
-    plain = pc.fill_null(pc.match_substring_regex(text, _E164), False)
+    e164 = pc.if_else(pc.match_substring_regex(text, _E164), text, None)
+    starts = pc.unique(pc.utf8_slice_codeunits(e164, 1, 4)).to_pylist()
+    plans = sorted({plan for start in starts if start and (plan := _numbering_plan(start))})
+    possible = "|".join(f"{code}(?:{lengths})" for code, lengths, _ in plans)
+    prefixed = "|".join(f"{code}(?:{prefix})" for code, _, prefix in plans if prefix)
+    plain = pc.match_substring_regex(e164, rf"^\+(?:{possible})$")
+    if prefixed:
+        plain = pc.and_not(plain, pc.match_substring_regex(e164, rf"^\+(?:{prefixed})"))
+    plain = pc.fill_null(plain, False)
     odd = pc.and_(pc.is_valid(text), pc.invert(plain))
     readable = pc.and_(odd, pc.fill_null(pc.match_substring_regex(text, _PHONE_CHARACTERS), False))
     return _others(text, readable, pc.if_else(plain, text, None), lambda value: _phone(value, region))
@@ -112,6 +124,21 @@ def _email(address: str) -> str | None:
         return str(validate_email(address, check_deliverability=False).normalized)
     except EmailNotValidError:
         return None
+
+
+@functools.cache
+def _numbering_plan(start: str) -> tuple[str, str, str] | None:
+    """Of the country whose code begins these digits: the code, the lengths its numbers have and its own prefixes,
+    both as regular expressions."""
+    import phonenumbers
+
+    regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE
+    code = next((start[:n] for n in (1, 2, 3) if int(start[:n]) in regions), None)
+    if code is None:
+        return None
+    plan = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(int(code), regions[int(code)][0])
+    lengths = "|".join(f"[0-9]{{{length}}}" for length in plan.general_desc.possible_length)
+    return code, lengths, plan.national_prefix_for_parsing or ""
 
 
 def _phone(number: str, region: str | None) -> str | None:
