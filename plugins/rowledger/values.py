@@ -136,7 +136,9 @@ def _numbering_plan(start: str) -> tuple[str, str, str] | None:
     code = next((start[:n] for n in (1, 2, 3) if int(start[:n]) in regions), None)
     if code is None:
         return None
-    plan = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(int(code), regions[int(code)][0])
+    plan: Any = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(
+        int(code), regions[int(code)][0]
+    )
     lengths = "|".join(f"[0-9]{{{length}}}" for length in plan.general_desc.possible_length)
     return code, lengths, plan.national_prefix_for_parsing or ""
 
