@@ -36,9 +36,10 @@ def keep_file(path: Path, folder: Path) -> Upload:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise SetupError(f"{path} cannot be read ({error.strerror}).") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SetupError(f"{path} is not a regular file.")
     with open(descriptor, "rb") as source:  # noqa: PTH123 - an open descriptor has no path
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise SetupError(f"{path} is not a regular file.")
         return keep(source, path.name, folder)
 
 
