@@ -1,0 +1,52 @@
+"""Settings come from the environment and have defaults that work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rowledger.errors import SetupError
+from rowledger.settings import Settings, from_environment
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("ROWLEDGER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_any_setting_everything_is_under_the_working_directory(tmp_path: Path) -> None:
+    settings = from_environment()
+    assert settings == Settings(home=tmp_path / ".rowledger", templates=tmp_path / "include" / "templates")
+    assert settings.uploads == tmp_path / ".rowledger" / "uploads"
+    assert settings.scratch == tmp_path / ".rowledger" / "scratch"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_setting_can_be_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = {
+        "HOME": "data", "TEMPLATES": "/templates", "DATABASE_URL": "postgresql://server/x", "VALIDATE_CHUNK": "7",
+        "LOAD_CHUNK": "8", "LEASE_SECONDS": "9", "BATCHES_PER_RUN": "10",
+    }  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(f"ROWLEDGER_{name}", value)
+    assert from_environment() == Settings(
+        tmp_path / "data", Path("/templates"), "postgresql://server/x", 7, 8, 9, 10
+    )
+
+
+def test_an_empty_address_means_the_embedded_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWLEDGER_DATABASE_URL", "")
+    assert from_environment().database_url is None
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "", "many", "1e3", " 7", "７", "1_000"])
+def test_a_number_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("ROWLEDGER_LOAD_CHUNK", value)
+    with pytest.raises(
+        SetupError, match=f"ROWLEDGER_LOAD_CHUNK must be a whole number above 0, not '{value}'"
+    ):
+        from_environment()
