@@ -196,10 +196,10 @@ class Records:
         return row + 1 + np.searchsorted(accepted_before, row, side="right")
 
     def _number_of(self, line: Any) -> Any:
-        """Line -> record number (0 for the header)."""
+        """Line -> record number (0 for the header); a blank line has that of the record before it."""
         import numpy as np
 
-        return line - self._offset - np.searchsorted(self._blank_lines, line, side="left")
+        return line - self._offset - np.searchsorted(self._blank_lines, line, side="right")
 
     def chunks(self, after: int, size: int) -> Iterator[Chunk]:
         """The records numbered above ``after``, in order, about ``size`` at a time."""
