@@ -31,7 +31,7 @@ from airflow.sdk import dag, task, task_group
 
 from rowledger.airflow import tasks
 
-LABEL = "{{ batch | default('#' ~ task.op_kwargs.seqno) }}"
+LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
 
 
 @dag(

@@ -21,8 +21,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psutil
+from psycopg2.extensions import parse_dsn
 
 from rowledger.errors import SetupError, TryAgain
 
@@ -149,13 +151,28 @@ def _configuration(place: Place) -> dict[str, str]:
         "API__BASE_URL": place.url,
         "API__SECRET_KEY": secrets.token_urlsafe(32),
         "API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
-        "DATABASE__SQL_ALCHEMY_CONN": place.metadata_url.replace("postgresql:", "postgresql+psycopg2:", 1),
+        "DATABASE__SQL_ALCHEMY_CONN": _for_sqlalchemy(place.metadata_url),
         "DATABASE__SQL_ALCHEMY_CONN_ASYNC": "",  # needs a second driver and serves nothing that is used here
         "LOGGING__BASE_LOG_FOLDER": str(place.logs / "tasks"),
         "LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # what a supervisor sleeps when it overlooks the end of its task
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
+
+
+def airflow_connection(url: str) -> str:
+    """The value of AIRFLOW_CONN_ROWLEDGER that leads to this database, whatever characters its address has."""
+    parts = parse_dsn(url)
+    names = {"user": "login", "dbname": "schema", "password": "password", "host": "host", "port": "port"}
+    known = {names[name]: part for name, part in parts.items() if name in names}
+    others = {name: part for name, part in parts.items() if name not in names}
+    return json.dumps({"conn_type": "postgres", **known, "extra": others})
+
+
+def _for_sqlalchemy(url: str) -> str:
+    query = urlencode({name: part for name, part in parse_dsn(url).items() if name != "dbname"})
+    return f"postgresql+psycopg2:///{parse_dsn(url)['dbname']}?{query}"
 
 
 @contextmanager

@@ -57,6 +57,7 @@ def close(seqno: int) -> None:
 
 def _step(step: Step, seqno: int) -> None:
     """Do one step of one batch under its label; whatever happens, the log says last how the batch stands."""
+    _quieten()
     get_current_context()[LABEL] = f"#{seqno}"  # type: ignore[literal-required]  # a context takes any key
     with _task_states(), _worker() as worker:
         batch = batches.get(worker.connection, seqno)
@@ -65,6 +66,12 @@ def _step(step: Step, seqno: int) -> None:
             step(worker, seqno)
         finally:
             _log_outcomes(worker, seqno)
+
+
+def _quieten() -> None:
+    """Great Expectations tells of its temporary folders, Airflow's operator of return values, below the outcomes."""
+    for name in ("great_expectations", "airflow.task.operators"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _log_outcomes(worker: pipeline.Worker, seqno: int) -> None:

@@ -1,0 +1,248 @@
+"""``python -m rowledger.demo``: everything on this machine, with nothing to set up.
+
+Starts an embedded PostgreSQL and Airflow under ``.rowledger/``, uploads the sample files, lets the scheduled DAGs work
+them off, shows what became of every file, and serves Airflow's pages until Ctrl-C. A second start loads nothing twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Column, Table
+from rich.text import Text
+
+from rowledger import batches, db, loading, reference, server, templates, uploads
+from rowledger.airflow import local
+from rowledger.db import Connection
+from rowledger.errors import DuplicateUpload, RowledgerError, SetupError
+from rowledger.model import Batch
+from rowledger.settings import Settings, from_environment
+from rowledger.suites import suite_hash
+
+SAMPLES = local.ROOT / "include" / "samples"
+REFERENCE = local.ROOT / "include" / "reference" / "demo.yml"
+IMPORT_SECONDS = 300
+PATIENCE_SECONDS = 20  # how long nothing may move before a run is asked for by hand
+out = Console(highlight=False, soft_wrap=False)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A line of the samples' manifest: a file and what to choose when it is uploaded."""
+
+    file: str
+    kind: str
+    domain: str
+    template: str
+    origins: list[str]
+    subscriptions: list[str]
+
+
+def main() -> None:
+    """Run the demo; errors become a sentence and an exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rowledger.demo", description=(__doc__ or "").split("\n\n")[1]
+    )
+    parser.add_argument("--exit", action="store_true", help="stop everything after the table")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        done = run(_settings(), stay=not arguments.exit)
+    except KeyboardInterrupt:
+        out.print("\nStopped.")
+        done = not arguments.exit
+    except RowledgerError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"{error}", style="red", markup=False)
+        sys.exit(error.exit_code)
+    sys.exit(0 if done else 1)
+
+
+def run(settings: Settings, *, stay: bool) -> bool:
+    """Start, upload, wait, show; serve until interrupted if ``stay``. True if every sample has reached its end."""
+    with _alone(settings.home), contextlib.ExitStack() as stack:
+        with out.status("Starting PostgreSQL …"):
+            embedded = stack.enter_context(server.running(settings))
+            server.create_database(embedded, "airflow")
+            address = embedded.get_uri(server.DATABASE)
+            connection = stack.enter_context(contextlib.closing(db.connect(address)))
+            db.migrate(connection)
+            reference.load(connection, reference.read(REFERENCE))
+        seqnos = [_submit(connection, settings, sample) for sample in samples()]
+        place = local.Place(
+            settings.home / "airflow",
+            settings.home / "logs",
+            embedded.get_uri("airflow"),
+            local.free_port(8080),
+        )
+        with out.status("Starting Airflow (the first time takes half a minute) …"):
+            api = stack.enter_context(local.running(place, _task_environment(settings, address)))
+            unpause(api)
+        done = _watch(connection, api, seqnos)
+        _say_what_next(place, settings, batches_of(connection, seqnos), stay)
+        while stay:
+            time.sleep(3600)
+    return done
+
+
+def samples() -> list[Sample]:
+    """The sample files in the order of their manifest."""
+    return [Sample(**line) for line in yaml.safe_load((SAMPLES / "manifest.yml").read_text(encoding="utf-8"))]
+
+
+def unpause(api: local.Api) -> None:
+    """Switch the DAG of every import kind on; its last scheduled run then starts at once."""
+    for dag in _dags():
+        _wait_for_dag(api, dag)
+        api.call("PATCH", f"/dags/{dag}", {"is_paused": False})
+
+
+def _dags() -> list[str]:
+    return [f"{kind}_import" for kind in sorted({sample.kind for sample in samples()})]
+
+
+def _wait_for_dag(api: local.Api, dag: str) -> None:
+    for _ in range(60):
+        with contextlib.suppress(local.ApiError):
+            api.call("GET", f"/dags/{dag}")
+            return
+        time.sleep(0.5)
+    raise SetupError(
+        f"Airflow does not find the DAG {dag}; see its import errors: airflow dags list-import-errors"
+    )
+
+
+def _submit(connection: Connection, settings: Settings, sample: Sample) -> int:
+    """Upload a sample; one that was uploaded before, whatever became of it, is taken as it is."""
+    template = templates.find_template(settings.templates, sample.template, loading.kinds())
+    upload = uploads.keep_file(SAMPLES / sample.file, settings.uploads)
+    for batch in batches.listed(connection, sample.kind, limit=1000):
+        if (batch.file_sha256, batch.template_hash, batch.domain) == (
+            upload.sha256,
+            template.hash,
+            sample.domain,
+        ):
+            return batch.seqno
+    try:
+        return batches.register(
+            connection, upload, template, suite_hash(template), sample.domain,
+            origins=sample.origins, subscriptions=sample.subscriptions, by="demo", through="command line",
+        )  # fmt: skip
+    except DuplicateUpload as earlier:
+        return earlier.seqno
+
+
+def batches_of(connection: Connection, seqnos: list[int]) -> list[Batch]:
+    return [batches.get(connection, seqno) for seqno in seqnos]
+
+
+def _watch(connection: Connection, api: local.Api, seqnos: list[int]) -> bool:
+    """Show the batches until all are done; True unless time runs out."""
+    deadline, moved, before = time.monotonic() + IMPORT_SECONDS, time.monotonic(), ""
+    with Live(console=out, transient=True, refresh_per_second=4) as live:
+        while time.monotonic() < deadline:
+            now = batches_of(connection, seqnos)
+            unfinished = [batch for batch in now if not batch.status.terminal]
+            if not unfinished:
+                break
+            live.update(_progress(now, len(unfinished)))
+            if str(now) != before:
+                moved, before = time.monotonic(), str(now)
+            elif time.monotonic() - moved > PATIENCE_SECONDS:
+                moved = time.monotonic()
+                _ask_for_runs(api, {f"{batch.kind}_import" for batch in unfinished})
+            time.sleep(0.3)
+    out.print(_table(now))
+    return not unfinished
+
+
+def _progress(now: list[Batch], unfinished: int) -> Group:
+    done = len(now) - unfinished
+    return Group(_table(now), Spinner("dots", f"Airflow works: {done} of {len(now)} files are done"))
+
+
+def _table(found: list[Batch]) -> Table:
+    table = Table("#", Column("File", no_wrap=True), Column("Status", no_wrap=True), "What became of its records",
+                  box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    for batch in found:
+        if batch.failed:
+            # The first sentence; `rowledger show` has all of it.
+            became = Text((batch.error_message or "").partition(". ")[0].rstrip("."), "red")
+        else:
+            became = Text(", ".join(f"{n:,} {outcome}" for outcome, n in batch.counts.items() if n))
+        status = Text("failed", "red") if batch.failed else Text(batch.status.replace("_", " "))
+        table.add_row(str(batch.seqno), Text(batch.file_name), status, became)
+    return table
+
+
+def _ask_for_runs(api: local.Api, dags: set[str]) -> None:
+    """Trigger DAGs that have nothing to do with their schedule just now, such as after a start within one interval."""
+    for dag in dags:
+        runs = api.call("GET", f"/dags/{dag}/dagRuns?state=queued&state=running")
+        if not runs["total_entries"]:
+            api.call("POST", f"/dags/{dag}/dagRuns", {"logical_date": None})
+
+
+def _say_what_next(place: local.Place, settings: Settings, done: list[Batch], stay: bool) -> None:
+    most = max(done, key=lambda batch: (batch.succeeded, batch.counts["rejected"])).seqno
+    out.print("What to try next:")
+    for command, shows in (
+        (f"rowledger show {most}", "one import batch: its outcomes and the commonest reasons"),
+        (f"rowledger records {most} --outcome rejected", "every rejected record and why"),
+        (f"rowledger rejects {most} > mend.csv", "the same as a file to mend and submit again"),
+        ("rowledger check", "every invariant of the whole database"),
+    ):
+        out.print(f"  [bold]{Path(sys.executable).parent / command}[/bold]\n      {shows}")
+    if stay:
+        out.print(
+            f"\nAirflow: [bold]{place.url}[/bold]   user [bold]{local.USER}[/bold]   password [bold]{place.password}[/bold]"
+        )
+        out.print(f"Logs: {settings.home / 'logs'}\nCtrl-C stops everything.")
+
+
+def _settings() -> Settings:
+    """The settings of the environment, with the embedded server and, unless told otherwise, this checkout's templates."""
+    os.environ.setdefault("ROWLEDGER_TEMPLATES", str(local.ROOT / "include" / "templates"))
+    return replace(from_environment(), database_url=None)
+
+
+def _task_environment(settings: Settings, address: str) -> dict[str, str]:
+    return {
+        "AIRFLOW_CONN_ROWLEDGER": local.airflow_connection(address),
+        "ROWLEDGER_HOME": str(settings.home),
+        "ROWLEDGER_TEMPLATES": str(settings.templates),
+    }
+
+
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One demo per home at a time. Raises SetupError."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SetupError(f"A demo is running in {home} already; stop that one first.") from None
+        yield
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()
