@@ -16,14 +16,15 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rowledger.errors import FileError, SetupError
 from rowledger.model import Reason, Reject
@@ -37,6 +38,9 @@ REASON_HEADER = "rowledger_reasons"
 BLOCK_BYTES = 2 << 20
 MAX_RECORD_BYTES = 1_000_000
 MAX_COLUMNS = 5000
+NAMED_COLUMNS = 20
+SHOWN_BYTES = 10_000  # DuckDB shows no more of a rejected line
+CHUNK_CELLS = 5_000_000
 SPARE_COLUMNS = 2
 NOWHERE = "\x01rowledger-null\x02"
 
@@ -121,7 +125,8 @@ class Records:
         self.layout = read_layout(text, template)
         self._offset = 1 if template.file.header else 0
         self._cut(text)
-        self._number()
+        self._number(text)
+        self._reopen()
         if self.count > template.file.max_records:
             raise FileError(
                 "too_many_records",
@@ -138,7 +143,9 @@ class Records:
         columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(self.layout.width + SPARE_COLUMNS))
         self._db = duckdb.connect(str(self._folder / "records.duckdb"))
         self._db.execute("SET threads = 1")
-        self._db.execute("SET memory_limit = '64MB'")
+        self._db.execute(
+            f"SET memory_limit = '{64 + self.layout.width // 5}MB'"
+        )  # a column takes about 0.13 MB
         self._db.execute(f"SET temp_directory = '{self._folder}'")
         try:
             self._db.execute(
@@ -159,21 +166,36 @@ class Records:
         except duckdb.Error as error:
             raise SetupError(f"The file could not be cut into records ({type(error).__name__}).") from error
 
-    def _number(self) -> None:
+    def _reopen(self) -> None:
+        """Give back what cutting took: from here on the scratch table is only read, a chunk at a time."""
+        import duckdb
+
+        self._db.close()
+        self._db = duckdb.connect(
+            str(self._folder / "records.duckdb"),
+            config={
+                "threads": 1,
+                "memory_limit": f"{32 + self.layout.width // 5}MB",
+                "temp_directory": str(self._folder),
+            },
+        )
+
+    def _number(self, text: Path) -> None:
         """Find the line of every blank and every reject, and from them the numbers of the records."""
         import numpy as np
 
         ((accepted,),) = self._query("SELECT count(*) FROM records")
         bad = self._query(
-            "SELECT line, min(error_type), any_value(csv_line) FROM reject_errors GROUP BY line ORDER BY line"
+            "SELECT line, min(error_type), any_value(csv_line), min(line_byte_position) FROM reject_errors "
+            "GROUP BY line ORDER BY line"
         )
-        self._bad_lines = np.array([line for line, _, _ in bad], dtype=np.int64)
+        self._bad_lines = np.array([line for line, *_ in bad], dtype=np.int64)
         blank_rows = self._query(
             "SELECT rowid FROM records WHERE c0 = $mark AND c1 IS NULL ORDER BY rowid", {"mark": MARK}
         )
         self._blank_lines = self._line_of(np.array([row for (row,) in blank_rows], dtype=np.int64))
         self._lines = accepted + len(bad)
-        for line, error, _ in bad:
+        for line, error, *_ in bad:
             if error == "LINE SIZE OVER MAXIMUM":  # DuckDB loses its place behind such a record
                 raise _record_too_long(int(self._number_of(line)))
         last = self._query("SELECT c0 FROM records ORDER BY rowid DESC LIMIT 1")
@@ -184,8 +206,10 @@ class Records:
         self.count = max(0, self._lines - 1 - self.blank_lines - self._offset)
         self._unnamed_columns()
         self._structural = [
-            _structural_reject(int(self._number_of(line)), kind, raw, self.layout.width, self._template)
-            for line, kind, raw in bad
+            _structural_reject(
+                int(self._number_of(line)), error, raw, byte, text, self.layout.width, self._template
+            )
+            for line, error, raw, byte in bad
         ]
 
     def _line_of(self, row: Any) -> Any:
@@ -206,6 +230,7 @@ class Records:
         import numpy as np
 
         start, first = self._row_after(after), after + 1
+        size = max(1, min(size, CHUNK_CELLS // self.layout.width))
         structural = [reject for reject in self._structural if reject.record_no > after]
         while start < self._rows:
             stop = min(start + size, self._rows)
@@ -570,9 +595,12 @@ def read_layout(text: Path, template: ImportTemplate) -> Layout:
 
 def _first_record(text: Path, template: ImportTemplate) -> tuple[list[str], str]:
     """The cells of the first record that is not blank, and its first line as text."""
-    csv.field_size_limit(MAX_RECORD_BYTES)
-    with text.open(encoding="utf-8", newline="") as lines:
-        line = next((line for line in lines if not line.startswith(MARK)), "")
+    with text.open(encoding="utf-8", newline="") as file:
+        lines = _bounded(file)
+        try:
+            line = next((line for line in lines if not line.startswith(MARK)), "")
+        except csv.Error:
+            raise _record_too_long(0 if template.file.header else 1) from None
         if not line:
             if template.file.header:
                 raise FileError(
@@ -580,18 +608,27 @@ def _first_record(text: Path, template: ImportTemplate) -> tuple[list[str], str]
                 )
             return [], ""
 
-        def rest() -> Iterator[str]:
-            yield line
-            yield from lines
-
-        dialect = csv.reader(rest(), delimiter=template.file.delimiter, quotechar=template.file.quote)
         try:
-            first = next(dialect)
+            first = next(_cells(itertools.chain([line], lines), template))
         except csv.Error:
             raise _record_too_long(0 if template.file.header else 1) from None
     if any(END_MARK in cell for cell in first):
         raise _open_quote(0 if template.file.header else 1, template)
     return [cell.replace(MARK, "") for cell in first], line
+
+
+def _bounded(file: TextIO) -> Iterator[str]:
+    """The lines of a file. Raises csv.Error for one that is longer than any record may be."""
+    while line := file.readline(MAX_RECORD_BYTES + 1):
+        if len(line) > MAX_RECORD_BYTES:
+            raise csv.Error
+        yield line
+
+
+def _cells(lines: Iterable[str], template: ImportTemplate) -> Iterator[list[str]]:
+    """Records cut in Python: the first of a file, and the few that DuckDB does not give back whole."""
+    csv.field_size_limit(MAX_RECORD_BYTES)
+    return csv.reader(lines, delimiter=template.file.delimiter, quotechar=template.file.quote)
 
 
 def _other_delimiter(line: str, first: list[str], template: ImportTemplate) -> str | None:
@@ -641,14 +678,22 @@ def _layout_by_header(header: list[str], template: ImportTemplate) -> Layout:
         header=tuple(header),
         unnamed=tuple(place for place, fold in enumerate(folded) if not fold),
         reason_place=reason_place,
-        warnings=(*(_unknown(name) for name in unknown), *_header_oddities(header, folded, places)),
+        warnings=(*_unknown(unknown), *_header_oddities(header, folded, places)),
     )
 
 
-def _unknown(name: str) -> Reason:
-    return Reason(
-        "unknown_column", name, None, f'The template does not know the column "{name}"; it was left out.'
-    )
+def _unknown(names: list[str]) -> list[Reason]:
+    warnings = [
+        Reason(
+            "unknown_column", name, None, f'The template does not know the column "{name}"; it was left out.'
+        )
+        for name in names[:NAMED_COLUMNS]
+    ]
+    more = len(names) - NAMED_COLUMNS
+    if more > 0:
+        message = f"The template does not know {more:,} more columns; they were left out."
+        warnings.append(Reason("unknown_column", None, None, message))
+    return warnings
 
 
 def _header_oddities(header: list[str], folded: list[str], places: list[int | None]) -> list[Reason]:
@@ -761,21 +806,34 @@ def _control_reason(name: str, value: str) -> Reason:
     return Reason("control_char", name, shown, f"{name} contains {what}, which this column does not allow.")
 
 
-def _structural_reject(number: int, error: str, raw: str, width: int, template: ImportTemplate) -> Reject:
-    """The reject for a record that DuckDB could not cut; ``raw`` is its text."""
-    text = raw.replace(MARK, "").strip("\n")
+def _structural_reject(
+    number: int, error: str, raw: str, byte: int, text: Path, width: int, template: ImportTemplate
+) -> Reject:
+    """The reject for a record that DuckDB could not cut; ``raw`` is its text, ``byte`` where it begins (from 1)."""
+    shown = raw.replace(MARK, "").strip("\n")
     if error == "TOO MANY COLUMNS":
-        cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=template.file.delimiter,
-                                quotechar=template.file.quote))  # fmt: skip
+        try:
+            cells = next(_cells(io.StringIO(shown, newline=""), template))
+            if len(raw.encode()) >= SHOWN_BYTES:
+                cells = _read_again(text, byte, template)
+        except csv.Error:
+            raise _record_too_long(number) from None
         return Reject(number, (_width_reason(len(cells), width),), tuple(cells))
     reason = Reason(
         "bad_quoting",
         None,
-        text[:200],
+        shown[:200],
         f"The quotes ({template.file.quote}) of the record are not in pairs around whole cells; "
         "a quote meant as a character is doubled.",
     )
-    return Reject(number, (reason,), (text,))
+    return Reject(number, (reason,), (shown,))
+
+
+def _read_again(text: Path, byte: int, template: ImportTemplate) -> list[str]:
+    with text.open("rb") as source:
+        source.seek(byte - 1)
+        cells = next(_cells(_bounded(io.TextIOWrapper(source, encoding="utf-8", newline="")), template))
+        return [cell.replace(MARK, "") for cell in cells]
 
 
 def _open_quote(number: int, template: ImportTemplate) -> FileError:
@@ -801,13 +859,11 @@ def _place_of(number: int) -> str:
 
 def _too_long(text: Path, template: ImportTemplate) -> FileError:
     """Name the record that did not fit into memory: read on record by record until one is over the limit."""
-    csv.field_size_limit(MAX_RECORD_BYTES)
     number = 0 if template.file.header else 1
-    with text.open(encoding="utf-8", newline="") as lines:
-        records = csv.reader(lines, delimiter=template.file.delimiter, quotechar=template.file.quote)
+    with text.open(encoding="utf-8", newline="") as file:
         try:
-            for record in records:
+            for record in _cells(_bounded(file), template):
                 number += bool(record) and record != [MARK]
         except csv.Error:
-            pass
-    return _record_too_long(number)
+            return _record_too_long(number)
+    raise SetupError("There is too little memory to cut this file into records.")
