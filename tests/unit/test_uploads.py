@@ -79,7 +79,7 @@ def test_links_devices_pipes_and_directories_are_refused(tmp_path: Path) -> None
     (tmp_path / "folder.csv").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")  # opening it must not wait for a writer
     for path in ("link.csv", "folder.csv", "pipe.csv", "missing.csv", "/dev/null"):
-        with pytest.raises(SetupError, match="cannot be read|is not a regular file"):
+        with pytest.raises(SetupError, match=r"cannot be read|is not a regular file"):
             keep_file(tmp_path / path, tmp_path / "kept")
     assert left(tmp_path / "kept") == []
 
