@@ -31,6 +31,8 @@ def _array(column: pd.Series) -> Any:
 
 
 class ColumnValuesRowledgerDate(ColumnMapMetricProvider):
+    """Which values are dates of a declared form."""
+
     condition_metric_name = "column_values.rowledger_date"
     condition_value_keys = ("format",)
 
@@ -49,6 +51,8 @@ class ExpectColumnValuesToBeRowledgerDate(ColumnMapExpectation):
 
 
 class ColumnValuesRowledgerEmail(ColumnMapMetricProvider):
+    """Which values are email addresses."""
+
     condition_metric_name = "column_values.rowledger_email"
     condition_value_keys = ()
 
@@ -66,6 +70,8 @@ class ExpectColumnValuesToBeRowledgerEmail(ColumnMapExpectation):
 
 
 class ColumnValuesRowledgerPhone(ColumnMapMetricProvider):
+    """Which values are phone numbers."""
+
     condition_metric_name = "column_values.rowledger_phone"
     condition_value_keys = ("region",)
 

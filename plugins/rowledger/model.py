@@ -10,6 +10,8 @@ from typing import Any
 
 
 class BatchStatus(StrEnum):
+    """Where a batch stands: waiting, in progress, executed; paused or cancelled by a person."""
+
     WAITING = "waiting"
     IN_PROGRESS = "in_progress"
     EXECUTED = "executed"

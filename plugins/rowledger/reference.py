@@ -25,11 +25,15 @@ class _Part(BaseModel):
 
 
 class Phase(_Part):
+    """Groups contract statuses for reporting."""
+
     code: str
     description: str
 
 
 class Status(_Part):
+    """A result code of the domain, in one of its phases."""
+
     code: str
     phase: str
     description: str
@@ -40,17 +44,23 @@ class Status(_Part):
 
 
 class Contract(_Part):
+    """A contract, known by its form id within the domain."""
+
     form_id: str = Field(min_length=1, max_length=255)
     sign_up_date: datetime.date
 
 
 class Origin(_Part):
+    """A campaign that contacts come from."""
+
     code: str
     name: str
     active: bool = True
 
 
 class Subscription(_Part):
+    """A mailing list."""
+
     list_id: str
     name: str
     type: Literal["email", "mail", "fax", "phone", "mobile"]
@@ -59,6 +69,8 @@ class Subscription(_Part):
 
 
 class Domain(_Part):
+    """An organisation and what belongs to it; codes are unique within it."""
+
     code: str
     name: str
     phases: tuple[Phase, ...] = ()
