@@ -37,7 +37,8 @@ from rowledger.suites import suite_hash
 SAMPLES = local.ROOT / "include" / "samples"
 REFERENCE = local.ROOT / "include" / "reference" / "demo.yml"
 IMPORT_SECONDS = 300
-PATIENCE_SECONDS = 20  # how long nothing may move before a run is asked for by hand
+SETTLE_SECONDS = 20
+PATIENCE_SECONDS = 8  # how long nothing may move before a run is asked for by hand
 out = Console(highlight=False, soft_wrap=False)
 
 
@@ -60,11 +61,12 @@ def main() -> None:
     )
     parser.add_argument("--exit", action="store_true", help="stop everything after the table")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         done = run(_settings(), stay=not arguments.exit)
     except KeyboardInterrupt:
-        out.print("\nStopped.")
+        out.print("Stopped.")
         done = not arguments.exit
     except RowledgerError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"{error}", style="red", markup=False)
@@ -147,6 +149,7 @@ def _submit(connection: Connection, settings: Settings, sample: Sample) -> int:
 
 
 def batches_of(connection: Connection, seqnos: list[int]) -> list[Batch]:
+    """The batches of these numbers, as they stand now."""
     return [batches.get(connection, seqno) for seqno in seqnos]
 
 
@@ -166,6 +169,7 @@ def _watch(connection: Connection, api: local.Api, seqnos: list[int]) -> bool:
                 moved = time.monotonic()
                 _ask_for_runs(api, {f"{batch.kind}_import" for batch in unfinished})
             time.sleep(0.3)
+        _wait_for_runs(api)
     out.print(_table(now))
     return not unfinished
 
@@ -192,9 +196,19 @@ def _table(found: list[Batch]) -> Table:
 def _ask_for_runs(api: local.Api, dags: set[str]) -> None:
     """Trigger DAGs that have nothing to do with their schedule just now, such as after a start within one interval."""
     for dag in dags:
-        runs = api.call("GET", f"/dags/{dag}/dagRuns?state=queued&state=running")
-        if not runs["total_entries"]:
+        if not _active_runs(api, dag):
             api.call("POST", f"/dags/{dag}/dagRuns", {"logical_date": None})
+
+
+def _active_runs(api: local.Api, dag: str) -> int:
+    return int(api.call("GET", f"/dags/{dag}/dagRuns?state=queued&state=running")["total_entries"])
+
+
+def _wait_for_runs(api: local.Api) -> None:
+    """Let Airflow note the end of its runs, too, so that a stop now leaves none of them open."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while any(_active_runs(api, dag) for dag in _dags()) and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 def _say_what_next(place: local.Place, settings: Settings, done: list[Batch], stay: bool) -> None:
@@ -241,6 +255,10 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _interrupt(*_: Any) -> NoReturn:
+    """Stop once; an impatient second Ctrl-C must not leave processes behind."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    out.print("\nStopping …")
     raise KeyboardInterrupt
 
 

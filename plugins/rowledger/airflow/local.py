@@ -154,6 +154,7 @@ def _configuration(place: Place) -> dict[str, str]:
         "DATABASE__SQL_ALCHEMY_CONN": _for_sqlalchemy(place.metadata_url),
         "DATABASE__SQL_ALCHEMY_CONN_ASYNC": "",  # needs a second driver and serves nothing that is used here
         "LOGGING__BASE_LOG_FOLDER": str(place.logs / "tasks"),
+        "LOGGING__NAMESPACE_LEVELS": "airflow.task.operators=WARNING",  # else "Returned value was: None" comes last
         "LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # what a supervisor sleeps when it overlooks the end of its task
@@ -197,6 +198,8 @@ def running(place: Place, rowledger: Mapping[str, str]) -> Iterator[Api]:
     finally:
         _stop(list(processes.values()))
         end(place.home)
+        for process in processes.values():
+            process.wait()
 
 
 def _keep_password(place: Place) -> None:

@@ -7,6 +7,7 @@ here is imported for a file to be judged before a file is there: an idle sensor 
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 
@@ -24,6 +25,7 @@ from rowledger.settings import Settings, from_environment
 log = logging.getLogger("rowledger.airflow")
 CONNECTION_ID = "rowledger"
 LABEL = "batch"  # the variable of the DAGs' map_index_template
+LINE_CHARACTERS = 110  # Airflow's page cuts what is longer
 Step = Callable[[pipeline.Worker, int], Batch]
 
 
@@ -69,9 +71,11 @@ def _step(step: Step, seqno: int) -> None:
 
 
 def _quieten() -> None:
-    """Great Expectations tells of its temporary folders, Airflow's operator of return values, below the outcomes."""
-    for name in ("great_expectations", "airflow.task.operators"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Great Expectations tells of its temporary folders, one of its modules at a level of its own."""
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    logging.getLogger("great_expectations.data_context.types.base").addFilter(
+        lambda record: record.levelno > logging.INFO
+    )
 
 
 def _log_outcomes(worker: pipeline.Worker, seqno: int) -> None:
@@ -87,7 +91,7 @@ def outcome_table(batch: Batch) -> list[str]:
     lines += [f"{outcome:<17} {count:>12,}" for outcome, count in batch.counts.items() if count]
     if batch.records_in_file is not None:
         lines.append(f"{'records in file':<17} {batch.records_in_file:>12,}")
-    return lines + ([batch.error_message] if batch.error_message else [])
+    return lines + textwrap.wrap(batch.error_message or "", LINE_CHARACTERS)
 
 
 def _boxes(batch: Batch) -> list[tuple[str, bool]]:

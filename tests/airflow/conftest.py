@@ -1,0 +1,187 @@
+"""One real Airflow for the whole run, on the throw-away PostgreSQL, spoken to by its REST API."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg2
+import pytest
+
+from rowledger import batches, db, ledger, loading, templates, uploads
+from rowledger.airflow import local
+from rowledger.db import Connection
+from rowledger.model import Batch
+from rowledger.settings import Settings
+from rowledger.suites import suite_hash
+
+CHUNK = 2_000  # small, so that a task of a few seconds has many chunks to be killed between
+FINAL = ("success", "failed")
+WAIT_SECONDS = 120
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The running Airflow, and the Rowledger database its tasks write to."""
+
+    api: local.Api
+    place: local.Place
+    settings: Settings
+    connection: Connection
+    folder: Path
+
+    def submit(self, content: str, template: str = "contacts") -> int:
+        path = self.folder / f"file_{next(_numbers)}.csv"
+        path.write_text(content, encoding="utf-8")
+        chosen = templates.find_template(self.settings.templates, template, loading.kinds())
+        upload = uploads.keep_file(path, self.settings.uploads)
+        return batches.register(self.connection, upload, chosen, suite_hash(chosen), "DEMO",
+                                by="tester", through="command line", again=True)  # fmt: skip
+
+    def batch(self, seqno: int) -> Batch:
+        return batches.get(self.connection, seqno)
+
+    def ledger(self, seqno: int) -> list[dict[str, Any]]:
+        return list(ledger.records(self.connection, seqno))
+
+    def trigger(self, dag: str) -> str:
+        return str(self.api.call("POST", f"/dags/{dag}/dagRuns", {"logical_date": None})["dag_run_id"])
+
+    def run(self, dag: str) -> Run:
+        return Run(self, dag, self.trigger(dag))
+
+    def take_on(self, seqno: int) -> Run:
+        """Trigger the DAG of a batch; whichever run takes it (the scheduled one may be faster) is the one."""
+        dag = f"{self.batch(seqno).kind}_import"
+        self.trigger(dag)
+        self.until(lambda: self.batch(seqno).run_id is not None)
+        return Run(self, dag, str(self.batch(seqno).run_id), seqno)
+
+    def work_off(self, seqno: int) -> Run:
+        run = self.take_on(seqno)
+        run.wait()
+        return run
+
+    def until(self, happened: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not happened():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.1)
+
+    def processes(self) -> list[psutil.Process]:
+        return [p for p in psutil.process_iter() if local._mark(p) == str(self.place.home)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The DAG run that took a batch on."""
+
+    engine: Engine
+    dag: str
+    run_id: str
+    seqno: int = 0
+
+    @property
+    def _path(self) -> str:
+        return f"/dags/{self.dag}/dagRuns/{self.run_id.replace('+', '%2B')}"
+
+    def state(self) -> str:
+        return str(self.engine.api.call("GET", self._path)["state"])
+
+    def wait(self) -> str:
+        self.engine.until(lambda: self.state() in FINAL)
+        return self.state()
+
+    def sense(self) -> dict[str, Any]:
+        return dict(self.engine.api.call("GET", f"{self._path}/taskInstances/sense"))
+
+    def task(self, step: str) -> dict[str, Any]:
+        """The mapped task instance of the batch, found by what `sense` handed on."""
+        seqnos = self.engine.api.call("GET", f"{self._path}/taskInstances/sense/xcomEntries/return_value")
+        index = _as_list(seqnos["value"]).index(self.seqno)
+        return dict(self.engine.api.call("GET", f"{self._path}/taskInstances/import_batch.{step}/{index}"))
+
+    def log(self, step: str) -> list[str]:
+        """What a task itself logged, without Airflow's groups before and after."""
+        task = self.task(step)
+        path = f"{self._path}/taskInstances/import_batch.{step}/logs/{task['try_number']}"
+        answer = self.engine.api.call("GET", f"{path}?map_index={task['map_index']}&full_content=true")
+        events = [line["event"] for line in answer["content"]]
+        return events[_last(events, "::endgroup::", before="::group::Post Execute") + 1 :][
+            : _own_length(events)
+        ]
+
+    def clear(self, step: str) -> None:
+        """Clear a task of the batch and what follows it, as the button in the UI does."""
+        index = self.task(step)["map_index"]
+        self.engine.api.call("POST", f"/dags/{self.dag}/clearTaskInstances", {
+            "dry_run": False, "dag_run_id": self.run_id, "task_ids": [[f"import_batch.{step}", index]],
+            "include_downstream": True, "only_failed": False, "reset_dag_runs": True,
+        })  # fmt: skip
+        self.engine.until(lambda: self.state() not in FINAL)
+
+
+def _as_list(value: Any) -> list[int]:
+    import json
+
+    return json.loads(value) if isinstance(value, str) else list(value)
+
+
+def _last(events: list[str], what: str, before: str) -> int:
+    end = events.index(before)
+    return max(place for place, event in enumerate(events[:end]) if event == what)
+
+
+def _own_length(events: list[str]) -> int:
+    start = _last(events, "::endgroup::", before="::group::Post Execute")
+    return events.index("::group::Post Execute") - start - 1
+
+
+@pytest.fixture(scope="session")
+def engine(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    folder = tmp_path_factory.mktemp("airflow")
+    for statement in ("CREATE DATABASE airflow", "CREATE DATABASE worked_by_airflow TEMPLATE migrated"):
+        _execute(server.get_uri("postgres"), statement)
+    url = server.get_uri("worked_by_airflow")
+    settings = Settings(
+        home=folder / "home", templates=local.ROOT / "include" / "templates",
+        database_url=url, validate_chunk=CHUNK, load_chunk=CHUNK,
+    )  # fmt: skip
+    place = local.Place(folder / "airflow", folder / "logs", server.get_uri("airflow"), local.free_port())
+    variables = {
+        "AIRFLOW_CONN_ROWLEDGER": local.airflow_connection(url),
+        "ROWLEDGER_HOME": str(settings.home),
+        "ROWLEDGER_TEMPLATES": str(settings.templates),
+        "ROWLEDGER_VALIDATE_CHUNK": str(CHUNK),
+        "ROWLEDGER_LOAD_CHUNK": str(CHUNK),
+    }
+    with local.running(place, variables) as api, contextlib.closing(db.connect(url)) as connection:
+        running = Engine(api, place, settings, connection, folder)
+        for dag in ("contact_import", "contract_status_import"):
+            running.until(lambda dag=dag: _known(api, dag))
+            api.call("PATCH", f"/dags/{dag}", {"is_paused": False})
+        yield running
+
+
+def _known(api: local.Api, dag: str) -> bool:
+    with contextlib.suppress(local.ApiError):
+        api.call("GET", f"/dags/{dag}")
+        return True
+    return False
+
+
+def _execute(url: str, statement: str) -> None:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()

@@ -1,0 +1,214 @@
+"""A real Airflow works batches off: states, labels, logs, clears, kills."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rowledger import batches, db, ledger, loading, pipeline, reference, templates, uploads
+from rowledger.db import rows, transaction
+from rowledger.settings import Settings
+from rowledger.suites import suite_hash
+
+DATA = Path(__file__).parent.parent / "data"
+HEADER = "Customer number,Email,Last name,Country\n"
+LARGE = 30_000
+
+
+def contacts(prefix: str, count: int) -> str:
+    """Contacts of which every hundredth is wrong and every thousandth comes twice."""
+    lines = [
+        f"{prefix}{n - n % 1000 if n % 1000 == 1 else n},{prefix}{n}@example.com,Name {n},{'XX' if n % 100 == 0 else 'DE'}"
+        for n in range(count)
+    ]
+    return HEADER + "\n".join(lines) + "\n"
+
+
+def everything(engine: Any, seqno: int) -> list[list[dict[str, Any]]]:
+    """All rows that an import may write, with their timestamps."""
+    with transaction(engine.connection) as cursor:
+        return [
+            rows(cursor, f"SELECT * FROM {table} ORDER BY 1, 2")
+            for table in (
+                "contact",
+                "import_record",
+                "import_batch_event",
+                "subscription_history",
+                "import_batch",
+            )
+        ]
+
+
+def became(connection: db.Connection, seqno: int) -> list[dict[str, Any]]:
+    """The ledger of a batch beside the contacts it led to, without numbers and times that differ by nature."""
+    with transaction(connection) as cursor:
+        return rows(
+            cursor,
+            "SELECT record_no, outcome, reasons, warnings, raw, external_id, email, last_name, country"
+            " FROM import_record LEFT JOIN contact ON contact_id = target_id"
+            " WHERE seqno = %(seqno)s ORDER BY record_no",
+            {"seqno": seqno},
+        )
+
+
+def test_a_run_with_nothing_to_do_ends_with_its_sensor_skipped(engine: Any) -> None:
+    workers = [p for p in engine.processes() if "LocalExecutor" in " ".join(p.cmdline())]
+    before = _cpu_of_tasks(workers)
+    run = engine.run("contact_import")
+    assert run.wait() == "success"
+    assert run.sense()["state"] == "skipped"
+    # Measured at 0.1 s; the bound is for machines that do other things as well.
+    assert _cpu_of_tasks(workers) - before < 3
+
+
+def test_a_batch_goes_through_and_its_tasks_carry_its_number_and_file(engine: Any) -> None:
+    seqno = engine.submit(contacts("A", 10))
+    run = engine.work_off(seqno)
+    batch = engine.batch(seqno)
+    assert batch.succeeded
+    assert batch.counts["created"] == 9
+    for step in ("validate", "load", "close"):
+        task = run.task(step)
+        assert (task["state"], task["rendered_map_index"]) == ("success", batch.label)
+
+
+def test_the_log_of_a_task_ends_with_the_outcomes(engine: Any) -> None:
+    seqno = engine.submit(contacts("B", 10))
+    run = engine.work_off(seqno)
+    assert run.log("close") == [
+        f"Import batch {engine.batch(seqno).label}: executed",
+        "import completed           yes",
+        "processed                  yes",
+        "created                      9",
+        "rejected                     1",
+        "records in file             10",
+    ]
+    assert run.log("validate")[0].startswith(f"Import batch {seqno}: ")  # what the package itself logs
+
+
+def test_the_ledger_names_the_run_that_worked(engine: Any) -> None:
+    seqno = engine.submit(contacts("C", 1) + "C1,c1@example.com,Two,DE\n")
+    run = engine.work_off(seqno)
+    event = batches.events(engine.connection, seqno)[-1]
+    assert event["event"] == "executed"
+    assert run.run_id in event["by"]
+
+
+def test_a_file_that_breaks_its_template_is_red_at_once(engine: Any) -> None:
+    seqno = engine.submit("Customer number;Email;Last name\n1;a@example.com;A\n")
+    run = engine.work_off(seqno)
+    assert run.state() == "failed"
+    assert (run.task("validate")["state"], run.task("validate")["try_number"]) == ("failed", 1)
+    assert run.task("validate")["rendered_map_index"] == engine.batch(seqno).label
+    assert [run.task(step)["state"] for step in ("load", "close")] == ["upstream_failed"] * 2
+    batch = engine.batch(seqno)
+    assert (batch.status, batch.import_completed, batch.processed) == ("executed", False, False)
+    assert "semicolon" in (batch.error_message or "")
+
+
+def test_clearing_a_red_task_reruns_it_once_its_cause_is_mended(engine: Any) -> None:
+    with transaction(engine.connection) as cursor:
+        cursor.execute("DELETE FROM reference_value WHERE list_name = 'countries'")
+    try:
+        seqno = engine.submit(contacts("D", 10))
+        run = engine.work_off(seqno)
+        assert run.task("validate")["state"] == "failed"
+        assert "countries" in (engine.batch(seqno).error_message or "")
+    finally:
+        reference.load(engine.connection, reference.read(DATA / "reference.yml"))
+    run.clear("validate")
+    assert run.wait() == "success"
+    assert engine.batch(seqno).succeeded
+
+
+def test_clearing_a_task_of_a_finished_batch_changes_nothing(engine: Any) -> None:
+    seqno = engine.submit(contacts("E", 10))
+    run = engine.work_off(seqno)
+    before = everything(engine, seqno)
+    run.clear("validate")
+    assert run.wait() == "success"
+    assert run.task("validate")["try_number"] == 2
+    assert everything(engine, seqno) == before
+
+
+def test_clearing_a_whole_run_takes_its_batches_up_again_in_their_places(engine: Any) -> None:
+    seqno = engine.submit("Email;Last name\na@example.com;A\n")
+    run = engine.work_off(seqno)
+    index = run.task("validate")["map_index"]
+    engine.api.call("POST", f"{run._path}/clear", {"dry_run": False, "only_failed": False})
+    engine.until(lambda: run.state() not in ("success", "failed"))
+    assert run.wait() == "failed"
+    assert (run.task("validate")["map_index"], run.task("validate")["state"]) == (index, "failed")
+    assert [event["event"] for event in batches.events(engine.connection, seqno)] == [
+        "uploaded", "failed", "reopened", "failed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "mark", "prefix"), [("validate", "validated_records", "F"),
+                                                      ("load", "loaded_records", "G")])  # fmt: skip
+def test_a_task_killed_midway_is_retried_and_ends_as_if_nothing_had_been(
+    engine: Any, database_url: str, tmp_path: Path, step: str, mark: str, prefix: str
+) -> None:
+    content = contacts(prefix, LARGE)
+    seqno = engine.submit(content)
+    run = engine.take_on(seqno)
+    engine.until(lambda: getattr(engine.batch(seqno), mark) > 0)
+    os.kill(_worker_of(engine), signal.SIGKILL)
+    stopped_at = getattr(engine.batch(seqno), mark)
+    assert stopped_at < LARGE * 0.9, "the task was too fast to be killed midway"
+    assert run.wait() == "success"
+    assert run.task(step)["try_number"] == 2
+    assert became(engine.connection, seqno) == _undisturbed(engine.settings, database_url, content, tmp_path)
+    assert [c for c in ledger.check(engine.connection) if c["violations"]] == []
+
+
+def test_only_processes_that_fork_tasks_have_great_expectations_loaded(engine: Any) -> None:
+    loaded = {}
+    for process in engine.processes():
+        with contextlib.suppress(psutil.Error, OSError):
+            title = " ".join(process.cmdline())
+            for component in ("LocalExecutor", "scheduler", "dag-processor", "api_server", "triggerer"):
+                if component in title:
+                    maps = Path(f"/proc/{process.pid}/maps").read_text()
+                    loaded[component] = loaded.get(component, False) or "pandas/_libs" in maps
+                    break
+    assert loaded == {
+        "LocalExecutor": True, "scheduler": True, "dag-processor": False, "api_server": False, "triggerer": False,
+    }  # fmt: skip
+
+
+def _cpu_of_tasks(workers: list[psutil.Process]) -> float:
+    """Seconds of CPU that the finished tasks of these workers have taken."""
+    times = [worker.cpu_times() for worker in workers]
+    return sum(t.children_user + t.children_system for t in times)
+
+
+def _worker_of(engine: Any) -> int:
+    """The process id of the task at work: every connection of Rowledger says its own in its name."""
+    with transaction(engine.connection) as cursor:
+        names = rows(
+            cursor,
+            "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name LIKE 'rowledger %%' AND application_name <> %(own)s",
+            {"own": f"rowledger {os.getpid()}"},
+        )
+    return int(names[0]["application_name"].split()[1])
+
+
+def _undisturbed(settings: Settings, url: str, content: str, folder: Path) -> list[dict[str, Any]]:
+    """What becomes of the same file in a database of its own, in this process."""
+    with contextlib.closing(db.connect(url)) as connection:
+        path = folder / "file.csv"
+        path.write_text(content, encoding="utf-8")
+        template = templates.find_template(settings.templates, "contacts", loading.kinds())
+        upload = uploads.keep_file(path, folder / "uploads")
+        seqno = batches.register(connection, upload, template, suite_hash(template), "DEMO",
+                                  by="tester", through="command line")  # fmt: skip
+        pipeline.work(pipeline.Worker(connection, settings, "tester"), seqno)
+        return became(connection, seqno)
