@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -74,12 +75,15 @@ def validate(worker: Worker, seqno: int) -> Batch:
 
 
 def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) -> None:
+    import pyarrow
+
     from rowledger.records_in import Records
     from rowledger.validation import Validation
 
     kind = loading.kinds()[batch.kind]
     lists = sorted({column.reference for column in template.columns if column.reference})
     references = reference.value_lists(worker.connection, lists)
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # Arrow's own pool keeps what it no longer needs
     with Records(Path(batch.file_path), template, worker.settings.scratch) as records:
         columns = {
             c.field: name for c, name in zip(template.columns, records.layout.names, strict=True) if c.field
@@ -88,17 +92,26 @@ def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) ->
             batches.set_records(cursor, batch, records.count, records.warnings, columns)
             staging.create(cursor, batch, kind)
         validation = Validation(template, kind, records, references)
-        for chunk in records.chunks(batch.validated_records, worker.settings.validate_chunk):
-            verdicts = validation.judge(chunk)
+        # The database takes in one chunk while the next is judged.
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            writing: Future[None] | None = None
+            for chunk in records.chunks(batch.validated_records, worker.settings.validate_chunk):
+                verdicts = validation.judge(chunk)
+                if writing:
+                    writing.result()
+                writing = writer.submit(
+                    _again, worker, partial(_keep_verdicts, worker, batch, chunk.last, verdicts)
+                )
+            if writing:
+                writing.result()
 
-            def keep(last: int = chunk.last, verdicts: Verdicts = verdicts) -> None:
-                with worker.chunk(batch) as cursor:
-                    ledger.write_rejects(cursor, batch, verdicts.rejects)
-                    staged = staging.copy_in(cursor, batch, verdicts.accepted) if verdicts.accepted else 0
-                    batches.mark_validated(cursor, batch, last, staged, len(verdicts.rejects))
 
-            _again(worker, keep)
-            log.info("Import batch %s: %s of %s records validated", batch.seqno, chunk.last, records.count)
+def _keep_verdicts(worker: Worker, batch: Batch, last: int, verdicts: Verdicts) -> None:
+    with worker.chunk(batch) as cursor:
+        ledger.write_rejects(cursor, batch, verdicts.rejects)
+        staged = staging.copy_in(cursor, batch, verdicts.accepted) if verdicts.accepted else 0
+        batches.mark_validated(cursor, batch, last, staged, len(verdicts.rejects))
+    log.info("Import batch %s: validated up to record %s", batch.seqno, f"{last:,}")
 
 
 def _check_threshold(worker: Worker, batch: Batch, template: ImportTemplate) -> None:
@@ -150,7 +163,7 @@ def _load_chunk(worker: Worker, batch: Batch, template: ImportTemplate, after: s
             loading.lock(cursor, batch)
             outcomes = loading.merge(cursor, batch, template, after, upto)
             batches.mark_loaded(cursor, batch, upto, outcomes)
-            log.info("Import batch %s: %s more records loaded", batch.seqno, outcomes.total())
+            log.info("Import batch %s: %s more records loaded", batch.seqno, f"{outcomes.total():,}")
     return upto
 
 

@@ -20,6 +20,26 @@ nearer AS (
 UPDATE {staging} AS s SET match_key = nearer.match_key
 FROM nearer WHERE s.record_no = nearer.record_no AND nearer.match_key < s.match_key
 
+-- name: find
+-- The contacts that the records of a chunk lead to. A statement of its own: looked up while new contacts are being
+-- inserted, an index that the planner chose for an empty table would be read again and again.
+CREATE TEMPORARY TABLE found ON COMMIT DROP AS
+SELECT record_no, {found} AS contact_id,
+       (by_external_id IS NOT NULL AND by_external_id IS DISTINCT FROM {found})
+       OR (by_email IS NOT NULL AND by_email IS DISTINCT FROM {found}) AS conflicting
+FROM (
+    SELECT record_no, a.contact_id AS by_external_id, b.contact_id AS by_email
+    FROM {staging} AS s
+    -- LIMIT keeps the planner at one index look-up per record, whatever it believes about the size of contact.
+    LEFT JOIN LATERAL (
+        SELECT contact_id FROM contact WHERE domain_id = %(domain_id)s AND external_id = {external_id} LIMIT 1
+    ) AS a ON true
+    LEFT JOIN LATERAL (
+        SELECT contact_id FROM contact WHERE domain_id = %(domain_id)s AND lower(email) = lower({email} COLLATE "C") LIMIT 1
+    ) AS b ON true
+    WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+) AS owners
+
 -- name: merge
 WITH chunk AS (
     SELECT record_no, match_key, warnings, {fields},
@@ -37,20 +57,10 @@ repeat AS (
 winner AS (
     SELECT match_key, min(record_no) AS record_no FROM repeat WHERE same GROUP BY match_key
 ),
-owned AS (
-    SELECT s.record_no, by_external_id.contact_id AS by_external_id, by_email.contact_id AS by_email, {staged}
-    FROM chunk AS s
-    LEFT JOIN contact AS by_external_id
-        ON by_external_id.domain_id = %(domain_id)s AND by_external_id.external_id = {external_id}
-    LEFT JOIN contact AS by_email
-        ON by_email.domain_id = %(domain_id)s AND lower(by_email.email) = lower({email} COLLATE "C")
-    WHERE NOT s.repeated OR s.record_no IN (SELECT record_no FROM winner)
-),
 source AS (
-    SELECT *, {found} AS contact_id,
-           (by_external_id IS NOT NULL AND by_external_id IS DISTINCT FROM {found})
-           OR (by_email IS NOT NULL AND by_email IS DISTINCT FROM {found}) AS conflicting
-    FROM owned
+    SELECT s.record_no, found.contact_id, found.conflicting, {staged}
+    FROM chunk AS s JOIN found USING (record_no)
+    WHERE NOT s.repeated OR s.record_no IN (SELECT record_no FROM winner)
 ),
 merged AS (
     MERGE INTO contact AS t
