@@ -830,10 +830,9 @@ def _structural_reject(
 
 
 def _read_again(text: Path, byte: int, template: ImportTemplate) -> list[str]:
-    with text.open("rb") as source:
+    with text.open("rb") as source, io.TextIOWrapper(source, encoding="utf-8", newline="") as lines:
         source.seek(byte - 1)
-        cells = next(_cells(_bounded(io.TextIOWrapper(source, encoding="utf-8", newline="")), template))
-        return [cell.replace(MARK, "") for cell in cells]
+        return [cell.replace(MARK, "") for cell in next(_cells(_bounded(lines), template))]
 
 
 def _open_quote(number: int, template: ImportTemplate) -> FileError:
