@@ -32,7 +32,7 @@ MINIMUM_SERVER_VERSION = (
 # killed worker within a second instead of finishing its statement.
 SESSION = (
     "-c search_path=rowledger,pg_catalog,pg_temp -c datestyle=ISO,YMD -c timezone=UTC "
-    "-c standard_conforming_strings=on -c lock_timeout=30s -c idle_in_transaction_session_timeout=600s "
+    "-c standard_conforming_strings=on -c jit=off -c lock_timeout=30s -c idle_in_transaction_session_timeout=600s "
     "-c client_connection_check_interval=1s"
 )
 

@@ -8,16 +8,25 @@ found AS (
     SELECT chunk.*, contract.contract_id, status.status_id, status.definitive,
            contract.date_result AS current_date_result, current_status.code AS current_code,
            current_status.definitive AS current_definitive,
-           EXISTS (SELECT FROM status_history AS h
-                   WHERE h.contract_id = contract.contract_id AND h.date_result = chunk.date_result
-                     AND h.status_id = status.status_id) AS in_history,
+           coalesce(history.entered, false) AS in_history,
            row_number() OVER (PARTITION BY chunk.form_id, chunk.date_result, result_code
                               ORDER BY chunk.record_no) > 1 AS repeated
     FROM chunk
-    LEFT JOIN contract ON contract.domain_id = %(domain_id)s AND contract.form_id = chunk.form_id
+    -- LIMIT keeps the planner at one index look-up per record, whatever it believes about the size of the tables.
+    LEFT JOIN LATERAL (
+        SELECT contract_id, status_id, date_result
+        FROM contract WHERE domain_id = %(domain_id)s AND form_id = chunk.form_id LIMIT 1
+    ) AS contract ON true
     LEFT JOIN contract_status AS status
         ON status.domain_id = %(domain_id)s AND status.code = chunk.result_code
     LEFT JOIN contract_status AS current_status ON current_status.status_id = contract.status_id
+    LEFT JOIN LATERAL (
+        SELECT true AS entered
+        FROM status_history AS h
+        WHERE h.contract_id = contract.contract_id AND h.date_result = chunk.date_result
+          AND h.status_id = status.status_id
+        LIMIT 1
+    ) AS history ON true
 ),
 -- Rules that look at one record and today's database; rule is null for what may change a status.
 judged AS (
