@@ -269,6 +269,7 @@ def end(home: Path) -> None:
 
 def _mark(process: psutil.Process) -> str | None:
     try:
-        return process.environ().get(MARK)
+        mark: str | None = process.environ().get(MARK)
     except (psutil.Error, OSError):  # somebody else's, or gone
         return None
+    return mark

@@ -144,6 +144,5 @@ def connection_string(connection: AirflowConnection) -> str:
         "password": connection.password,
         "dbname": connection.schema,
     }
-    return psycopg2.extensions.make_dsn(
-        **{name: part for name, part in (parts | connection.extra_dejson).items() if part}
-    )
+    known = {name: part for name, part in (parts | connection.extra_dejson).items() if part}
+    return str(psycopg2.extensions.make_dsn(**known))

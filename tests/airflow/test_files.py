@@ -1,0 +1,139 @@
+"""What Airflow executes by itself: DAG files, the plugin, the local settings. No server runs here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rowledger import loading
+
+ROOT = Path(__file__).parent.parent.parent
+DAGS = sorted((ROOT / "dags").glob("*.py"))
+HEAVY = ("great_expectations", "pandas", "pyarrow", "duckdb", "phonenumbers", "email_validator")
+
+
+def python(code: str, home: Path, **variables: str) -> str:
+    """Run code in a fresh process as one of Airflow's would be, and return what it prints last."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "config"), str(ROOT / "plugins")]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_every_import_kind_has_its_dag_file() -> None:
+    assert [path.stem for path in DAGS] == [f"{kind}_import" for kind in sorted(loading.kinds())]
+
+
+def test_dag_files_are_alike_line_by_line_but_for_their_kind() -> None:
+    codes = []
+    for path in DAGS:
+        code = path.read_text(encoding="utf-8").split('"""', 2)[2]
+        codes.append(code.replace(path.stem.removesuffix("_import"), "KIND"))
+    assert len(set(codes)) == 1
+
+
+def test_every_dag_file_is_the_manual_of_its_dag() -> None:
+    for path in DAGS:
+        manual = path.read_text(encoding="utf-8").split('"""')[1]
+        assert [word for word in ("Waits for", "Writes", "When a task is red") if word not in manual] == []
+
+
+def test_task_bodies_have_up_to_three_lines() -> None:
+    for path in DAGS:
+        for body in re.findall(
+            r"    @task.*?\n    def .*?\n((?:        .*\n)+)", path.read_text(encoding="utf-8")
+        ):
+            assert len(body.splitlines()) <= 3, path
+
+
+@pytest.mark.parametrize(
+    "path", [*DAGS, ROOT / "plugins" / "rowledger_plugin.py"], ids=lambda path: path.stem
+)
+def test_what_airflow_parses_imports_nothing_heavy(path: Path, tmp_path: Path) -> None:
+    code = f"""
+import runpy, sys
+runpy.run_path({str(path)!r})
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    assert python(code, tmp_path) == "[]"
+
+
+def test_the_dags_have_the_steps_of_the_pipeline_and_never_catch_up(tmp_path: Path) -> None:
+    code = """
+import json, logging
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag({folder!r})
+print(json.dumps({{
+    "errors": list(bag.import_errors.values()),
+    "dags": {{
+        dag.dag_id: [dag.catchup, str(dag.timezone), {{t.task_id: sorted(t.downstream_task_ids) for t in dag.tasks}}]
+        for dag in bag.dags.values()
+    }},
+}}))
+""".format(folder=str(ROOT / "dags"))
+    found = json.loads(python(code, tmp_path))
+    assert found["errors"] == []
+    assert found["dags"] == {
+        path.stem: [False, "UTC", {
+            "sense": ["import_batch.close", "import_batch.load", "import_batch.validate"],
+            "import_batch.validate": ["import_batch.load"],
+            "import_batch.load": ["import_batch.close"],
+            "import_batch.close": [],
+        }]
+        for path in DAGS
+    }  # fmt: skip
+
+
+def test_the_plugin_scan_executes_no_module_of_the_package_under_a_bare_name(tmp_path: Path) -> None:
+    code = """
+import json, sys
+from airflow import plugins_manager
+from airflow.sdk import plugins_manager as sdk_plugins_manager
+plugins_manager.get_plugin_info()
+sdk_plugins_manager.integrate_macros_plugins()
+package = {package!r}
+bare = [
+    name for name, module in list(sys.modules.items())
+    if str(getattr(module, "__file__", None) or "").startswith(package) and name.split(".")[0] != "rowledger"
+]
+names = [plugin["name"] for plugin in plugins_manager.get_plugin_info()]
+print(json.dumps([bare, "rowledger" in names, "great_expectations" in sys.modules]))
+""".format(package=str(ROOT / "plugins" / "rowledger") + os.sep)
+    assert json.loads(python(code, tmp_path)) == [[], True, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "executor", "warm"),
+    [
+        ("scheduler", "LocalExecutor", True),
+        ("celery worker", "CeleryExecutor", True),
+        ("scheduler", "CeleryExecutor", False),
+        ("dag-processor", "LocalExecutor", False),
+        ("api-server", "LocalExecutor", False),
+        ("triggerer", "LocalExecutor", False),
+        ("db migrate", "LocalExecutor", False),
+    ],
+)
+def test_only_processes_that_fork_tasks_are_warmed(
+    arguments: str, executor: str, warm: bool, tmp_path: Path
+) -> None:
+    code = f"""
+import sys
+sys.argv = ["airflow", *{arguments.split()}]
+import airflow_local_settings
+print("great_expectations" in sys.modules)
+"""
+    assert python(code, tmp_path, AIRFLOW__CORE__EXECUTOR=executor) == str(warm)
