@@ -152,3 +152,16 @@ def test_a_column_may_be_called_like_anything() -> None:
     cells = pa.table({"E-mail": ["a@b.de"] * 2} | {name: ["x", "y"] for name in names}).to_pandas()
     cells.index = pd.Index([5, 6])
     assert judge.findings(cells, {}) == [Finding(n, "not_in_set", (6,)) for n in range(1, len(names) + 1)]
+
+
+def test_two_rules_of_one_sort_for_one_column_are_both_judged() -> None:
+    judge = suites.judge(
+        template("header: Zip, type: code, pattern: '.*x', values: [ax, b x, b], reference: zips")
+    )
+    cells = frame(E_mail=[None] * 4, Zip=["ax", "b x", "b", "cx"])
+    assert judge.findings(cells, {"zips": ["ax", "cx"]}) == [
+        Finding(1, "format", (2,)),
+        Finding(1, "pattern", (3,)),
+        Finding(1, "not_in_set", (4,)),
+        Finding(1, "not_in_set", (2, 3)),
+    ]
