@@ -213,6 +213,8 @@ def _wait_for_runs(api: local.Api) -> None:
 
 def _say_what_next(place: local.Place, settings: Settings, done: list[Batch], stay: bool) -> None:
     most = max(done, key=lambda batch: (batch.succeeded, batch.counts["rejected"])).seqno
+    folder = os.path.relpath(Path(sys.executable).parent)
+    here = f"{folder}/" if (Path(folder) / "rowledger").exists() else ""
     out.print("What to try next:")
     for command, shows in (
         (f"rowledger show {most}", "one import batch: its outcomes and the commonest reasons"),
@@ -220,7 +222,7 @@ def _say_what_next(place: local.Place, settings: Settings, done: list[Batch], st
         (f"rowledger rejects {most} > mend.csv", "the same as a file to mend and submit again"),
         ("rowledger check", "every invariant of the whole database"),
     ):
-        out.print(f"  [bold]{Path(sys.executable).parent / command}[/bold]\n      {shows}")
+        out.print(f"  [bold]{here}{command}[/bold]\n      {shows}", soft_wrap=True)
     if stay:
         out.print(
             f"\nAirflow: [bold]{place.url}[/bold]   user [bold]{local.USER}[/bold]   password [bold]{place.password}[/bold]"
