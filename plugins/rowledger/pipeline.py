@@ -233,6 +233,8 @@ def _fail(worker: Worker, batch: Batch, rule: str, message: str) -> None:
     with worker.chunk(batch) as cursor:
         now = batches.read(cursor, batch.seqno)
         unprocessed = ledger.add_unprocessed(cursor, now, now.records_in_file or 0)
+        if now.validated_at is None:  # the next try starts from the first record
+            staging.drop(cursor, now)
         batches.fail(cursor, now, worker.by, rule, message, unprocessed)
 
 

@@ -123,7 +123,15 @@ def printable(template: ImportTemplate) -> dict[str, Any]:
 
 def warm() -> None:
     """Import everything a judge needs, so that processes forked from this one start at once."""
-    _great_expectations()
+    _context()
+
+
+@functools.cache
+def _context() -> Any:
+    """One context for all judges of a process and of those forked from it: each makes a temporary folder."""
+    context = _great_expectations().get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    return context
 
 
 @functools.cache
@@ -142,8 +150,6 @@ class _Judge:
     def __init__(self, template: ImportTemplate) -> None:
         gx = _great_expectations()
         self._template = template
-        self._context = gx.get_context(mode="ephemeral")
-        self._context.variables.progress_bars = {"globally": False, "metric_calculations": False}
         expectations = derive(template)
         # Not with add_expectation_configuration: of two expectations of one type for one column it keeps the last.
         self.suite = gx.ExpectationSuite(template.name, expectations=expectations)
@@ -165,7 +171,7 @@ class _Judge:
         # A batch definition would do the same, but hashes the whole frame twice to name the batch.
         engine = PandasExecutionEngine()
         engine.load_batch_data("chunk", frame)
-        results = Validator(execution_engine=engine, data_context=self._context).graph_validate(
+        results = Validator(execution_engine=engine, data_context=_context()).graph_validate(
             configurations=[_with_lists(one, references) for one in self._configurations],
             runtime_configuration={
                 "catch_exceptions": True,
