@@ -2,7 +2,7 @@
 ### Contract statuses into PostgreSQL, with a ledger of what became of every record
 
 **Waits for** uploaded files of the kind `contract_status`: import batches in the state *waiting*. Every quarter of an hour
-`sense` takes what waits, at most a hundred batches; with nothing waiting it ends *skipped*, and so does the run.
+`sense` takes what waits, at most a hundred batches; with nothing waiting it ends *skipped*.
 
 **Writes**, for each batch on its own, labelled with its number and file name:
 
@@ -14,7 +14,7 @@
 
 The log of a task ends with the outcomes of its batch so far.
 
-**When a task is red**, the last lines of its log say what is wrong and who can mend it.
+**When a task is red**, its log says above the traceback what is wrong, and so who can mend it.
 - *The file is wrong* (`validate`): upload it again once its sender has mended it. Nothing of it was loaded.
 - *The set-up is wrong*, such as a missing list of values: mend it, then clear the task. The batch is opened again
   and goes on. Clearing a task of a batch that has succeeded changes nothing.

@@ -25,7 +25,7 @@ from rowledger.settings import Settings, from_environment
 log = logging.getLogger("rowledger.airflow")
 CONNECTION_ID = "rowledger"
 LABEL = "batch"  # the variable of the DAGs' map_index_template
-LINE_CHARACTERS = 110  # Airflow's page cuts what is longer
+LINE_CHARACTERS = 80  # Airflow's page cuts what is longer
 Step = Callable[[pipeline.Worker, int], Batch]
 
 
