@@ -24,8 +24,8 @@ from rich.table import Table
 
 from rowledger import batches, db, ledger, loading, pipeline, reference, templates, uploads
 from rowledger.db import Connection
-from rowledger.errors import DuplicateUpload, FileError, RowledgerError, UnknownCode
-from rowledger.model import Batch, Outcome
+from rowledger.errors import DuplicateUpload, FileError, RowledgerError, SetupError, UnknownCode
+from rowledger.model import Batch, BatchStatus, Outcome
 from rowledger.settings import Settings, from_environment
 
 app = typer.Typer(
@@ -38,7 +38,8 @@ out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Seqno = Annotated[int, typer.Argument(help="The import batch seqno.", min=1)]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Seqno = Annotated[int, typer.Argument(help="The import batch seqno.", min=1, metavar="SEQNO")]
 TemplateName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a template.")]
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     try:
         app()
     except RowledgerError as error:
-        err.print(f"[red]{_plain(str(error))}[/red]")
+        _complain(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
@@ -72,20 +73,25 @@ def database(settings: Settings, *, checked: bool = True) -> Iterator[Connection
 
 @app.command()
 def submit(
-    files: Annotated[list[Path], typer.Argument(help="CSV files, or directories of them.", exists=True)],
-    kind: Annotated[str, typer.Option(help="The import kind: contact or contract_status.")],
-    domain: Annotated[str, typer.Option(help="The code of the domain.")],
-    template: Annotated[str, typer.Option(help="The name of an import template of that kind.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="CSV files, or directories of them.", exists=True, metavar="FILES...")
+    ],
+    kind: Annotated[str, typer.Option(help="The import kind: contact or contract_status.", metavar="KIND")],
+    domain: Annotated[str, typer.Option(help="The code of the domain.", metavar="CODE")],
+    template: Annotated[
+        str, typer.Option(help="The name of an import template of that kind.", metavar="NAME")
+    ],
     origin: Annotated[
-        list[str] | None, typer.Option(help="An origin for every contact; repeat for more.")
+        list[str] | None, typer.Option(help="An origin for every contact; repeat for more.", metavar="CODE")
     ] = None,
     subscription: Annotated[
-        list[str] | None, typer.Option(help="A list to opt every contact in to; repeat for more.")
+        list[str] | None,
+        typer.Option(help="A list to opt every contact in to; repeat for more.", metavar="LIST_ID"),
     ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Take a file that was uploaded before once more.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Upload files: each becomes a waiting import batch; prints its seqno."""
     settings = from_environment()
@@ -97,24 +103,32 @@ def submit(
         for path in _files(files):
             try:
                 upload = uploads.keep_file(path, settings.uploads)
+            except SetupError as error:  # a link, a device, a file of others: the next one may be right
+                problems.append(error)
+                _complain(error)
+                continue
+            try:
                 seqno = batches.register(
                     connection, upload, chosen, suite_hash(chosen), domain, origins=origin or (),
                     subscriptions=subscription or (), by=getpass.getuser(), through="command line", again=again,
                 )  # fmt: skip
-            except (DuplicateUpload, FileError) as error:
+            except DuplicateUpload as error:
                 problems.append(error)
-                err.print(f"[yellow]{_plain(str(error))}[/yellow]")
+                _complain(error)
                 continue
-            _print_json({"seqno": seqno, "file_name": upload.file_name}) if as_json else out.print(seqno)
+            shown = {"seqno": seqno, "file_name": upload.file_name}
+            _print_json(shown, indent=None) if as_json else out.print(seqno)
     if problems:
         raise typer.Exit(problems[0].exit_code)
 
 
 @app.command()
 def work(
-    seqno: Annotated[int | None, typer.Argument(help="The import batch seqno.", min=1)] = None,
+    seqno: Annotated[
+        int | None, typer.Argument(help="The import batch seqno.", min=1, metavar="SEQNO")
+    ] = None,
     all_waiting: Annotated[bool, typer.Option("--all-waiting", help="Work off every waiting batch.")] = False,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Validate, load and close a batch in this process, through the functions the DAG's tasks use."""
     if (seqno is None) == (not all_waiting):
@@ -124,36 +138,46 @@ def work(
     failed = 0
     with database(settings) as connection:
         worker = pipeline.Worker(connection, settings, getpass.getuser())
-        for number in batches.waiting(connection) if seqno is None else [seqno]:
+        numbers = batches.waiting(connection) if seqno is None else [batches.get(connection, seqno).seqno]
+        if not numbers:
+            err.print("No import batch is waiting.")
+        for number in numbers:
             try:
                 pipeline.work(worker, number)
             except RowledgerError as error:
                 failed = failed or error.exit_code
                 if not isinstance(error, FileError):
-                    err.print(f"[red]{_plain(str(error))}[/red]")
+                    _complain(error)
             batch = batches.get(connection, number)
-            _print_json(batch.as_dict()) if as_json else _print_batch(batch)
+            _print_json(batch.as_dict(), indent=None) if as_json else _print_batch(batch)
     raise typer.Exit(failed)
 
 
 @app.command("list")
 def list_batches(
-    kind: Annotated[str | None, typer.Option(help="Only this import kind.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only this status, such as waiting or executed.")] = None,
-    before: Annotated[int | None, typer.Option(help="Only batches before this seqno (older ones).")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1000)] = 50,
+    kind: Annotated[str | None, typer.Option(help="Only this import kind.", metavar="KIND")] = None,
+    status: Annotated[
+        BatchStatus | None, typer.Option(help=f"Only one of: {', '.join(BatchStatus)}.", metavar="STATUS")
+    ] = None,
+    before: Annotated[
+        int | None, typer.Option(help="Only batches before this seqno (older ones).", metavar="SEQNO")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1000, metavar="NUMBER")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List import batches, the newest first."""
+    _known_kind(kind)
     with database(from_environment()) as connection:
         found = batches.listed(connection, kind, status, before, limit)
     if as_json:
         _print_json([batch.as_dict() for batch in found])
         return
-    if not found:
+    if found:
+        out.print(batch_table(found))
+    elif kind or status or before:
+        out.print("There are no such import batches.")
+    else:
         out.print("There are no import batches; upload a file with: rowledger submit")
-        return
-    out.print(batch_table(found))
 
 
 @app.command()
@@ -171,13 +195,16 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
     _print_batch(batch)
     if reasons:
         out.print("\nWhy records were not loaded:")
-        table = _table("Records", "Rule", "Column", "First record", "For example")
+        table = _table("Records", "Rule", "Column", "First record", "For example", names=("Rule",))
         for reason in reasons:
             table.add_row(f"{reason['records']:,}", reason["rule"], _plain(reason["column"] or ""),
                           str(reason["first_record"]), _plain(reason["example"]))  # fmt: skip
         out.print(table)
+    if batch.processed and batch.counts[Outcome.REJECTED]:
+        out.print(f"To mend the rejected records: rowledger rejects {seqno} > mend.csv")
     for event in events:
-        detail = f": {_plain(event['detail'])}" if event["detail"] else ""
+        told = event["detail"] in (None, batch.error_message)  # the reason of a failure stands above
+        detail = "" if told else f": {_plain(event['detail'])}"
         out.print(
             f"[dim]{event['occurred_at']:%Y-%m-%d %H:%M:%S} {event['event']} by {_plain(event['by'])}{detail}[/dim]"
         )
@@ -186,8 +213,13 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
 @app.command()
 def records(
     seqno: Seqno,
-    outcome: Annotated[list[Outcome] | None, typer.Option(help="Only this outcome; repeat for more.")] = None,
-    record: Annotated[int | None, typer.Option(help="Only the record of this number.", min=1)] = None,
+    outcome: Annotated[
+        list[Outcome] | None,
+        typer.Option(help=f"Only one of: {', '.join(Outcome)}; repeat for more.", metavar="OUTCOME"),
+    ] = None,
+    record: Annotated[
+        int | None, typer.Option(help="Only the record of this number.", min=1, metavar="NUMBER")
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
@@ -231,13 +263,14 @@ def list_templates(as_json: AsJson = False) -> None:
             }
         )
     else:
-        table = _table("Template", "Kind", "Title", "Columns found by", "Encoding", "Domains")
+        table = _table("Template", "Kind", "Title", "File", "Domains", names=("Template", "Kind"))
         for t in good.values():
-            by = "header" if t.file.header else f"position ({t.field_count} fields)"
-            table.add_row(t.name, t.kind, _plain(t.title), by, t.file.encoding, ", ".join(t.domains) or "all")
+            shape = "header" if t.file.header else f"{t.field_count} fields"
+            domains = ", ".join(t.domains) or "all"
+            table.add_row(t.name, t.kind, _plain(t.title), f"{shape}, {t.file.encoding}", domains)
         out.print(table)
         for error in errors:
-            err.print(f"[red]{_plain(str(error))}[/red]")
+            _complain(error)
     raise typer.Exit(2 if errors else 0)
 
 
@@ -273,7 +306,7 @@ def check(as_json: AsJson = False) -> None:
     if as_json:
         _print_json(results)
     else:
-        table = _table("Check", "What it says", "Violations", "First")
+        table = _table("Check", "What it says", "Violations", "First", names=("Check",))
         for result in results:
             bad = result["violations"]
             table.add_row(
@@ -283,6 +316,9 @@ def check(as_json: AsJson = False) -> None:
                 result["first"],
             )
         out.print(table)
+        bad = sum(1 for result in results if result["violations"])
+        verdict = f"[red]{bad} of {len(results)} checks are violated.[/red]"
+        out.print(verdict if bad else f"All {len(results)} checks hold.")
     raise typer.Exit(1 if any(result["violations"] for result in results) else 0)
 
 
@@ -296,7 +332,7 @@ def migrate() -> None:
 
 @app.command("load-reference")
 def load_reference(
-    file: Annotated[Path, typer.Argument(help="A YAML file.")], as_json: AsJson = False
+    file: Annotated[Path, typer.Argument(help="A YAML file.", metavar="FILE")], as_json: AsJson = False
 ) -> None:
     """Load domains, phases, statuses, contracts, origins, subscriptions and value lists."""
     data = reference.read(file)
@@ -310,23 +346,24 @@ def load_reference(
 
 def batch_table(found: Iterable[Batch]) -> Table:
     """Batches as a table for people."""
-    table = _table(
-        "#", "File", "Status", "Import completed", "Processed", "Records", "What became of them", wide="File"
-    )
+    table = _table("#", "File", "Status", "Import completed", "Processed", "Records", "What became of them")
+    table.columns[1].min_width = 10
     for b in found:
         status = f"[red]{b.status}[/red]" if b.failed else str(b.status)
         completed, processed = _box(b.import_completed), _box(b.processed)
         count = "" if b.records_in_file is None else f"{b.records_in_file:,}"
-        became = f"[red]{_plain(b.error_message)}[/red]" if b.failed and b.error_message else _outcomes(b)
+        # The first sentence tells what was wrong; show has the rest.
+        fault = (b.error_message or "").split(". ")[0].removesuffix(".")
+        became = f"[red]{_plain(fault)}[/red]" if b.failed else _outcomes(b)
         table.add_row(str(b.seqno), _plain(b.file_name), status, completed, processed, count, became)
     return table
 
 
-def _table(*headings: str, wide: str | None = None) -> Table:
-    """A table whose names are never cut."""
+def _table(*headings: str, names: tuple[str, ...] = ()) -> Table:
+    """A table that cuts nothing off; columns of ``names`` are not broken either."""
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=False, min_width=10 if heading == wide else None)
+        table.add_column(heading, overflow="fold", no_wrap=heading in names)
     return table
 
 
@@ -336,6 +373,10 @@ def _print_batch(batch: Batch) -> None:
     out.print(f"{_box(batch.import_completed)} Import completed   {_box(batch.processed)} Processed")
     out.print(f"{batch.kind} for {batch.domain}, template {batch.template}, uploaded {batch.uploaded_at:%Y-%m-%d %H:%M} "
               f"by {_plain(batch.uploaded_by)} ({batch.uploaded_through})")  # fmt: skip
+    if batch.processed_at and batch.started_at:
+        seconds = (batch.processed_at - batch.started_at).total_seconds()
+        ended = "Processed" if batch.processed else "Failed"
+        out.print(f"{ended} {batch.processed_at:%Y-%m-%d %H:%M}, after {seconds:.1f} s")
     if batch.error_message:
         out.print(f"[red]{_plain(batch.error_message)}[/red]")
     for warning in batch.warnings:
@@ -350,10 +391,13 @@ def _outcomes(batch: Batch) -> str:
 
 def _print_records(found: Iterable[dict[str, Any]]) -> None:
     """Line by line, so that a million records need no more memory than ten."""
+    one = None
     for one in found:
         reasons = [*(one["reasons"] or ()), *(one["warnings"] or ())]
         why = " ".join(f"{r['rule']}: {_plain(r['message'])}" for r in reasons)
         out.print(f"{one['record_no']:>9,}  {one['outcome']:<11}  {why}".rstrip())
+    if one is None:
+        err.print("There are no such records.")
 
 
 def _print_records_csv(found: Iterable[dict[str, Any]]) -> None:
@@ -378,24 +422,35 @@ def _header_of(batch: Batch, template: templates.ImportTemplate, settings: Setti
     return list(header_of(Path(batch.file_path), template, settings.scratch))
 
 
-def _template(settings: Settings, name: str, kind: str | None = None) -> templates.ImportTemplate:
+def _known_kind(kind: str | None) -> None:
     kinds = loading.kinds()
     if kind is not None and kind not in kinds:
         raise UnknownCode(f'There is no import kind "{kind}". Kinds are: {", ".join(sorted(kinds))}.')
-    template = templates.find_template(settings.templates, name, kinds)
+
+
+def _template(settings: Settings, name: str, kind: str | None = None) -> templates.ImportTemplate:
+    _known_kind(kind)
+    template = templates.find_template(settings.templates, name, loading.kinds())
     if kind is not None and template.kind != kind:
         raise UnknownCode(f'Template "{name}" is for {template.kind}, not for {kind}.')
     return template
 
 
 def _files(given: Iterable[Path]) -> Iterator[Path]:
+    """The files themselves, and what lies in directories; what is hidden there, and directories, are left out."""
     for path in given:
-        if path.is_dir():
-            yield from sorted(
-                entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")
-            )
-        else:
+        if not path.is_dir():
             yield path
+            continue
+        inside = [p for p in sorted(path.iterdir()) if not p.name.startswith(".")]
+        inside = [p for p in inside if p.is_symlink() or not p.is_dir()]
+        if not inside:
+            err.print(f"There are no files in {_plain(str(path))}.")
+        yield from inside
+
+
+def _complain(error: RowledgerError) -> None:
+    err.print(f"[red]{_plain(str(error))}[/red]")
 
 
 def _print_json(value: Any, indent: int | None = 2) -> None:
@@ -410,7 +465,7 @@ def _plain(text: str) -> str:
     """Text of users as text: no markup, no control characters for the terminal."""
     from rich.markup import escape
 
-    return escape("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
+    return escape("".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text))
 
 
 def _log_to_terminal(quiet: bool) -> None:

@@ -6,6 +6,7 @@ name only when it is complete and on disk; a crash leaves at most a ``.part`` fi
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -35,7 +36,8 @@ def keep_file(path: Path, folder: Path) -> Upload:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        raise SetupError(f"{path} cannot be read ({error.strerror}).") from None
+        why = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise SetupError(f"{path} cannot be read ({why}).") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise SetupError(f"{path} is not a regular file.")
