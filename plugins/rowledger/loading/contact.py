@@ -42,9 +42,10 @@ KIND = Kind(
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
     """Give records that share any key, with each other or through a stored contact, one match key.
 
-    Needed only where a contact can be found in more than one way; repeated until nothing changes.
+    Needed only where a template fills more than one key; repeated until nothing changes. A key that the template does
+    not match by links records too: no two contacts can have it, so who comes first would depend on the chunks.
     """
-    if len(_keys(template)) < 2:
+    if len({column.field for column in template.columns} & set(KIND.match_keys)) < 2:
         return
     query = sql.SQL(queries("contact")["arrange"]).format(staging=staging.table(batch))
     changed = -1
