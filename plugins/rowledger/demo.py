@@ -169,7 +169,8 @@ def _watch(connection: Connection, api: local.Api, seqnos: list[int]) -> bool:
                 moved = time.monotonic()
                 _ask_for_runs(api, {f"{batch.kind}_import" for batch in unfinished})
             time.sleep(0.3)
-        _wait_for_runs(api)
+        if before:  # there was something to do
+            _wait_for_runs(api)
     out.print(_table(now))
     return not unfinished
 
