@@ -3,6 +3,7 @@
 The way of the data:
 ``uploads``     keeps the bytes and hashes them
 ``batches``     makes a batch of them, and lets one worker at a time at it
+``text_in``     brings the bytes into one form of text; ``layouts`` finds the template's columns in it
 ``records_in``  cuts the file into numbered records, a chunk at a time
 ``validation``  gives each record a verdict, by the suite that ``suites`` derives from the template
 ``staging``     holds the accepted ones

@@ -417,7 +417,7 @@ def _header_of(batch: Batch, template: templates.ImportTemplate, settings: Setti
     """The header of the file as it was uploaded; none for a positional file."""
     if not template.file.header:
         return []
-    from rowledger.records_in import header_of
+    from rowledger.layouts import header_of
 
     return list(header_of(Path(batch.file_path), template, settings.scratch))
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from rowledger.db import Connection, Cursor, queries, row, rows, stream, transaction
+from rowledger.layouts import REASON_HEADER, REASON_MARK
 from rowledger.model import Batch, Outcome, Reason, Reject
-from rowledger.records_in import REASON_HEADER, REASON_MARK
 from rowledger.templates import ImportTemplate
 
 _SQL = queries("ledger")

@@ -4,7 +4,7 @@ In: the bytes of an upload and its template. Out: ``Records``: how many there ar
 raw cells as Arrow tables. Promises: every record of a readable file gets a number (1 for the first after the header,
 blank lines are skipped and counted apart) and is either in a chunk or a structural reject; memory is flat.
 
-The bytes are first brought into one form (``_prepare``: UTF-8, LF, no byte-order mark), then DuckDB's CSV reader cuts
+The bytes are first brought into one form (``prepare``: UTF-8, LF, no byte-order mark), then DuckDB's CSV reader cuts
 them into a scratch database. It is asked to pad short records with a null that no file can contain, so that the
 number of fields of every record is known, and it is given two marks, because it says neither where it skipped a
 blank line nor that an open quote swallowed the end of the file:
@@ -13,72 +13,40 @@ a line ``MARK`` in place of every blank line, and a line ``MARK end`` after the 
 
 from __future__ import annotations
 
-import codecs
+import contextlib
 import csv
+import fcntl
 import io
-import itertools
-import re
+import os
 import shutil
 import tempfile
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rowledger.errors import FileError, SetupError
+from rowledger.layouts import REASON_MARK, Layout, read_layout
 from rowledger.model import Reason, Reject
-from rowledger.templates import ImportTemplate, fold_header
+from rowledger.structure import (
+    MAX_RECORD_BYTES,
+    bounded_lines,
+    control_reason,
+    cut,
+    open_quote,
+    record_too_long,
+    width_reason,
+)
+from rowledger.templates import ImportTemplate
+from rowledger.text_in import BLOCK_BYTES, END_MARK, MARK, prepare
 
-MARK = "\ufdd0rowledger"  # a Unicode noncharacter: not for interchange, so no file has it by right
-END_MARK = f"{MARK} end"
-REASON_MARK = "rowledger: "  # begins the reason that an export of rejects adds to a record
-REASON_HEADER = "rowledger_reasons"
-
-BLOCK_BYTES = 2 << 20
-MAX_RECORD_BYTES = 1_000_000
-MAX_COLUMNS = 5000
-NAMED_COLUMNS = 20
+FOLDER_PREFIX = "records-"
+SWEEP_SECONDS = 60
 SHOWN_BYTES = 10_000  # DuckDB shows no more of a rejected line
 CHUNK_CELLS = 5_000_000
 SPARE_COLUMNS = 2
 NOWHERE = "\x01rowledger-null\x02"
-
-_CODECS = {"windows-1252": "cp1252", "utf-16": "utf-16"}
-_BOMS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF8, "UTF-8"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the template's columns stand in this file.
-
-    ``places`` has the 0-based place of each template column or None; ``names`` what the file calls each.
-    ``reason_place`` is the place of the reason column of an export of rejects that was uploaded again.
-    """
-
-    width: int
-    places: tuple[int | None, ...]
-    names: tuple[str, ...]
-    header: tuple[str, ...] | None
-    unnamed: tuple[int, ...]
-    reason_place: int | None
-    warnings: tuple[Reason, ...]
-
-    def names_by_place(self) -> list[str]:
-        """What to call each column of the file, mapped by the template or not."""
-        names = [f"column {place + 1}" for place in range(self.width)]
-        for place, name in zip(range(self.width), self.header or (), strict=False):
-            names[place] = name or names[place]
-        for mapped, name in zip(self.places, self.names, strict=True):
-            if mapped is not None:
-                names[mapped] = name
-        return names
 
 
 @dataclass(frozen=True)
@@ -100,7 +68,9 @@ class Records:
 
     def __init__(self, path: Path, template: ImportTemplate, scratch: Path) -> None:
         scratch.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="records-", dir=scratch))
+        _sweep(scratch)
+        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=scratch))
+        self._lock = _locked(self._folder)
         try:
             self._read(path, template)
         except BaseException:
@@ -117,11 +87,13 @@ class Records:
         if hasattr(self, "_db"):
             self._db.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def _read(self, path: Path, template: ImportTemplate) -> None:
         self._template = template
         text = self._folder / "text.csv"
-        facts = _prepare(path, text, template)
+        facts = prepare(path, text, template)
         self.layout = read_layout(text, template)
         self._offset = 1 if template.file.header else 0
         self._cut(text)
@@ -197,10 +169,10 @@ class Records:
         self._lines = accepted + len(bad)
         for line, error, *_ in bad:
             if error == "LINE SIZE OVER MAXIMUM":  # DuckDB loses its place behind such a record
-                raise _record_too_long(int(self._number_of(line)))
+                raise record_too_long(int(self._number_of(line)))
         last = self._query("SELECT c0 FROM records ORDER BY rowid DESC LIMIT 1")
         if last != [(END_MARK,)] or (bad and bad[-1][0] == self._lines):
-            raise _open_quote(int(self._number_of(self._lines)), self._template)
+            raise open_quote(int(self._number_of(self._lines)), self._template)
         self._rows = accepted - 1
         self.blank_lines = len(self._blank_lines)
         self.count = max(0, self._lines - 1 - self.blank_lines - self._offset)
@@ -339,7 +311,7 @@ class Records:
         found = []
         for row in cells.to_pylist():
             raw = tuple(row[f"c{i}"] for i in range(cells.num_columns - 1) if row[f"c{i}"] is not None)
-            found.append(Reject(row["record_no"], (_width_reason(len(raw), self.layout.width),), raw))
+            found.append(Reject(row["record_no"], (width_reason(len(raw), self.layout.width),), raw))
         return found
 
     def _repeated_headers(self, cells: Any) -> tuple[list[Reject], Any]:
@@ -372,7 +344,7 @@ class Records:
             pattern = r"[\x00-\x08\x0b-\x1f\x7f\x{80}-\x{9f}]" if allowed else r"[\x00-\x1f\x7f\x{80}-\x{9f}]"
             hit = cells.filter(pc.match_substring_regex(cells[f"c{place}"], pattern))
             for number, value in zip(hit["record_no"].to_pylist(), hit[f"c{place}"].to_pylist(), strict=True):
-                found.setdefault(number, []).append(_control_reason(name, value))
+                found.setdefault(number, []).append(control_reason(name, value))
         if not found:
             return [], cells
         bad = pc.is_in(cells["record_no"], value_set=pa.array(sorted(found)))
@@ -386,6 +358,29 @@ class Records:
         return rejects, cells.filter(pc.invert(bad))
 
 
+def _locked(folder: Path) -> int | None:
+    """The descriptor of a folder that is locked by it; None if somebody else holds the lock or removed the folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove what killed workers have left: a folder that nobody holds locked, and that was not made just now."""
+    for folder in scratch.glob(f"{FOLDER_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > SWEEP_SECONDS and (lock := _locked(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
 def raw_cells(chunk: Chunk, record_nos: list[int]) -> list[tuple[int, tuple[str, ...]]]:
     """The cells of some records of a chunk."""
     import pyarrow as pa
@@ -393,375 +388,6 @@ def raw_cells(chunk: Chunk, record_nos: list[int]) -> list[tuple[int, tuple[str,
 
     chosen = pc.is_in(chunk.cells["record_no"], value_set=pa.array(record_nos, pa.int64()))
     return [(row.pop("record_no"), tuple(row.values())) for row in chunk.cells.filter(chosen).to_pylist()]
-
-
-def header_of(path: Path, template: ImportTemplate, scratch: Path) -> tuple[str, ...]:
-    """The header of a file as it stands there."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(prefix="header-", dir=scratch) as text:
-        _prepare(path, Path(text.name), template)
-        return read_layout(Path(text.name), template).header or ()
-
-
-@dataclass(frozen=True)
-class _TextFacts:
-    """What was seen while the bytes were brought into one form. ``lines`` counts physical lines and the end mark."""
-
-    lines: int
-    blank_lines: int
-    controls: bool
-    warnings: tuple[Reason, ...]
-
-
-def _prepare(path: Path, text_path: Path, template: ImportTemplate) -> _TextFacts:
-    """Write the file as UTF-8 with LF, blank lines and the end marked. Raises FileError for what is not such text."""
-    decoder = codecs.getincrementaldecoder(_CODECS.get(template.file.encoding, template.file.encoding))(
-        "strict"
-    )
-    lines = blank_lines = offset = 0
-    controls = mojibake = held_cr = False
-    before = "\n"  # the character before the block: a line break at the very start opens with a blank line
-    try:
-        source = path.open("rb")
-    except OSError as error:
-        raise FileError(
-            "file_missing", f"The uploaded file cannot be read any more ({error.strerror})."
-        ) from None
-    with source, text_path.open("wb") as target:
-        offset = _skip_bom(source, template)
-        first = True
-        while True:
-            block = source.read(BLOCK_BYTES)
-            if first:
-                _refuse_no_text(block)
-            text = _decode(decoder, block, offset, lines, template)
-            offset += len(block)
-            if first:
-                text, first = _without_separator_line(text, template), False
-            # CR LF may be cut in two by the block; hold a CR back until the next character is known.
-            text = ("\r" if held_cr else "") + text
-            held_cr = bool(block) and text.endswith("\r")
-            text = text[:-1] if held_cr else text
-            if "\r" in text:
-                text = text.replace("\r\n", "\n").replace("\r", "\n")
-            if MARK in text:
-                raise FileError(
-                    "encoding", "The file has the noncharacter U+FDD0, which is not for interchange."
-                )
-            if text and (before == "\n" == text[0] or "\n\n" in text):
-                text = ("" if before != "\n" else MARK if text[0] == "\n" else "") + text
-                text = text.replace("\n\n", f"\n{MARK}\n").replace("\n\n", f"\n{MARK}\n")
-                blank_lines += text.count(MARK)
-            controls = controls or _has_controls(text)
-            mojibake = mojibake or bool(_MOJIBAKE.search(text))
-            lines += text.count("\n")
-            before = text[-1] if text else before
-            target.write(text.encode("utf-8"))
-            if not block:
-                break
-        if before == "\0":
-            raise FileError(
-                "trailing_nul", "The file ends with NUL bytes: the copy was cut short. Send it again."
-            )
-        target.write(f"{'' if before == chr(10) else chr(10)}{END_MARK}\n".encode())
-    warnings = (_MOJIBAKE_WARNING,) if mojibake else ()
-    return _TextFacts(lines + (2 if before != "\n" else 1), blank_lines, controls, warnings)
-
-
-_MOJIBAKE = re.compile("Ã[\u0080-\u00bf]|â(?:€|\u0080)|Ã(?:Ÿ|œ|„|–)")
-_MOJIBAKE_WARNING = Reason(
-    "suspect_mojibake",
-    None,
-    None,
-    "The file looks like UTF-8 that was read and saved as Windows-1252 (Ã¼ in place of ü). Check names with accents.",
-)
-
-
-def _skip_bom(source: io.BufferedReader, template: ImportTemplate) -> int:
-    head = source.read(4)
-    encoding = template.file.encoding
-    for bom, name in _BOMS:
-        if head.startswith(bom):
-            if name.lower() != encoding:
-                raise FileError(
-                    "encoding",
-                    f"The file is {name}, the template expects {encoding}. Save it as {encoding.upper()}.",
-                    "byte 0",
-                )
-            # The UTF-16 decoder reads its own mark, to know the order of bytes.
-            source.seek(0 if name == "UTF-16" else len(bom))
-            return source.tell()
-    if encoding == "utf-16" and head:
-        raise FileError(
-            "encoding", "The file has no UTF-16 byte-order mark. Save it as UTF-16 with one.", "byte 0"
-        )
-    source.seek(0)
-    return 0
-
-
-def _decode(
-    decoder: codecs.IncrementalDecoder, block: bytes, offset: int, lines: int, template: ImportTemplate
-) -> str:
-    held = len(decoder.getstate()[0])
-    try:
-        return decoder.decode(block, final=not block)
-    except UnicodeDecodeError as error:
-        line = lines + 1 + bytes(error.object[: error.start]).count(b"\n")
-        raise FileError(
-            "encoding",
-            f"The file is not {template.file.encoding}: byte 0x{error.object[error.start]:02X} has no meaning there. "
-            f"Save it as {template.file.encoding.upper()}, or use a template for its encoding.",
-            f"byte {offset - held + error.start}, line {line}",
-        ) from None
-
-
-_BINARY = (
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"PK\x03\x04", "a zip archive or an Excel workbook"),
-    (b"%PDF", "a PDF document"),
-    (b"\x89PNG", "a picture"),
-    (b"\xff\xd8\xff", "a picture"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
-)
-
-
-def _refuse_no_text(head: bytes) -> None:
-    if not head:
-        raise FileError("empty_file", "The file is empty.")
-    for magic, name in _BINARY:
-        if head.startswith(magic):
-            raise FileError("not_text", f"The file is {name}, not text. Export it as CSV.", "byte 0")
-    sample = head[:2000].rstrip(b"\0")  # NULs at the end are a fault of their own
-    if sample.count(0) * 4 > len(sample) and not sample.startswith(
-        (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    ):
-        message = "The file is full of NUL bytes: it is UTF-16 without a mark, or not text."
-        raise FileError("encoding", message, "byte 0")
-
-
-def _without_separator_line(text: str, template: ImportTemplate) -> str:
-    """Excel's first line ``sep=;`` says the delimiter; it must agree with the template."""
-    match = re.match(r"sep=(.)(?:\r\n|\r|\n)", text, re.IGNORECASE)
-    if not match:
-        return text
-    if match[1] != template.file.delimiter:
-        raise FileError(
-            "delimiter_mismatch", _delimiter_sentence(match[1], template.file.delimiter), "line 1"
-        )
-    return text[match.end() :]
-
-
-def _delimiter_sentence(seen: str, expected: str) -> str:
-    names = {",": "comma (,)", ";": "semicolon (;)", "\t": "tab", "|": "pipe (|)"}
-    return (
-        f"The fields are separated by {names.get(seen, seen)}, the template expects {names[expected]}. "
-        "Save the file with that separator, or use a template for this one."
-    )
-
-
-_CONTROL_BYTES = bytes(b for b in range(0x20) if b not in b"\n") + b"\x7f"
-
-
-def _has_controls(text: str) -> bool:
-    data = text.encode("utf-8")
-    return (
-        len(data.translate(None, _CONTROL_BYTES)) != len(data)
-        or re.search(rb"\xc2[\x80-\x9f]", data) is not None
-    )
-
-
-def read_layout(text: Path, template: ImportTemplate) -> Layout:
-    """Find the template's columns in a prepared file, by position or by its header. Raises FileError."""
-    first, raw = _first_record(text, template)
-    seen = _other_delimiter(raw, first, template)
-    if seen:
-        raise FileError("delimiter_mismatch", _delimiter_sentence(seen, template.file.delimiter), "line 1")
-    if len(first) > MAX_COLUMNS:
-        raise FileError(
-            "too_many_columns", f"The file has {len(first):,} columns; {MAX_COLUMNS:,} is the most.", "line 1"
-        )
-    if template.file.header:
-        return _layout_by_header(first, template)
-    return Layout(
-        width=template.field_count,
-        places=tuple((column.position or 0) - 1 for column in template.columns),
-        names=tuple(column.name for column in template.columns),
-        header=None,
-        unnamed=(),
-        reason_place=None,
-        warnings=(),
-    )
-
-
-def _first_record(text: Path, template: ImportTemplate) -> tuple[list[str], str]:
-    """The cells of the first record that is not blank, and its first line as text."""
-    with text.open(encoding="utf-8", newline="") as file:
-        lines = _bounded(file)
-        try:
-            line = next((line for line in lines if not line.startswith(MARK)), "")
-        except csv.Error:
-            raise _record_too_long(0 if template.file.header else 1) from None
-        if not line:
-            if template.file.header:
-                raise FileError(
-                    "header_mismatch", "The file has only blank lines; it has no header.", "line 1"
-                )
-            return [], ""
-
-        try:
-            first = next(_cells(itertools.chain([line], lines), template))
-        except csv.Error:
-            raise _record_too_long(0 if template.file.header else 1) from None
-    if any(END_MARK in cell for cell in first):
-        raise _open_quote(0 if template.file.header else 1, template)
-    return [cell.replace(MARK, "") for cell in first], line
-
-
-def _bounded(file: TextIO) -> Iterator[str]:
-    """The lines of a file. Raises csv.Error for one that is longer than any record may be."""
-    while line := file.readline(MAX_RECORD_BYTES + 1):
-        if len(line) > MAX_RECORD_BYTES:
-            raise csv.Error
-        yield line
-
-
-def _cells(lines: Iterable[str], template: ImportTemplate) -> Iterator[list[str]]:
-    """Records cut in Python: the first of a file, and the few that DuckDB does not give back whole."""
-    csv.field_size_limit(MAX_RECORD_BYTES)
-    return csv.reader(lines, delimiter=template.file.delimiter, quotechar=template.file.quote)
-
-
-def _other_delimiter(line: str, first: list[str], template: ImportTemplate) -> str | None:
-    """A delimiter that would cut the first line where the template's does not."""
-    if len(first) != 1 or len(template.columns) < 2:
-        return None
-    for mark in (";", ",", "\t", "|"):
-        cells = line.split(mark)
-        if template.file.header:
-            names = [fold_header(cell.strip(template.file.quote)) for cell in cells]
-            fits = any(
-                _place(column.header, column.aliases, names) is not None for column in template.columns
-            )
-        else:
-            fits = len(cells) >= template.field_count
-        if len(cells) > 1 and fits and mark != template.file.delimiter:
-            return mark
-    return None
-
-
-def _layout_by_header(header: list[str], template: ImportTemplate) -> Layout:
-    folded = [fold_header(name) for name in header]
-    _refuse_foreign_header(header, folded, template)
-    doubles = [name for name, fold in zip(header, folded, strict=True) if fold and folded.count(fold) > 1]
-    for column in template.columns:
-        names = [fold_header(name) for name in (column.header or "", *column.aliases)]
-        by_alias = [name for name, fold in zip(header, folded, strict=True) if fold in names]
-        doubles = doubles or (by_alias if len(by_alias) > 1 else [])
-    if doubles:
-        raise FileError(
-            "duplicate_column",
-            f"The header names a column twice: {_listed(doubles)}. Keep one.",
-            "the header",
-        )
-    places = [_place(column.header, column.aliases, folded) for column in template.columns]
-    _refuse_missing(header, folded, places, template)
-    reason_place = folded.index(REASON_HEADER) if REASON_HEADER in folded else None
-    known = {*places, reason_place}
-    unknown = [name for place, name in enumerate(header) if place not in known and folded[place]]
-    return Layout(
-        width=len(header),
-        places=tuple(places),
-        names=tuple(
-            header[place].strip() if place is not None else column.name
-            for place, column in zip(places, template.columns, strict=True)
-        ),
-        header=tuple(header),
-        unnamed=tuple(place for place, fold in enumerate(folded) if not fold),
-        reason_place=reason_place,
-        warnings=(*_unknown(unknown), *_header_oddities(header, folded, places)),
-    )
-
-
-def _unknown(names: list[str]) -> list[Reason]:
-    warnings = [
-        Reason(
-            "unknown_column", name, None, f'The template does not know the column "{name}"; it was left out.'
-        )
-        for name in names[:NAMED_COLUMNS]
-    ]
-    more = len(names) - NAMED_COLUMNS
-    if more > 0:
-        message = f"The template does not know {more:,} more columns; they were left out."
-        warnings.append(Reason("unknown_column", None, None, message))
-    return warnings
-
-
-def _header_oddities(header: list[str], folded: list[str], places: list[int | None]) -> list[Reason]:
-    """Warnings about names that were taken although something is odd about them."""
-    found = []
-    for place, (name, fold) in enumerate(zip(header, folded, strict=True)):
-        hidden = sorted({f"U+{ord(c):04X}" for c in name if unicodedata.category(c) == "Cf"})
-        if not fold:
-            message = f"Column {place + 1} has no name and no values; it was left out."
-            found.append(Reason("unnamed_column", None, None, message))
-        elif hidden and place in places:
-            message = f'The column name "{name}" has invisible characters ({", ".join(hidden)}); it was taken without them.'
-            found.append(Reason("invisible_character", name, None, message))
-    return found
-
-
-def _place(header: str | None, aliases: tuple[str, ...], folded: list[str]) -> int | None:
-    names = [fold_header(name) for name in (header or "", *aliases)]
-    return next((place for place, name in enumerate(folded) if name in names), None)
-
-
-def _refuse_foreign_header(header: list[str], folded: list[str], template: ImportTemplate) -> None:
-    if folded and folded[0].startswith(("<!doctype", "<html", "<?xml")):
-        raise FileError(
-            "header_mismatch", "The file is a web page, not a CSV file: probably an error message.", "line 1"
-        )
-    if all(_place(column.header, column.aliases, folded) is None for column in template.columns):
-        raise FileError(
-            "header_mismatch",
-            f"The first record has none of the template's columns; it should name {_listed(_headers(template))}, "
-            f"but reads {_listed(header)}.",
-            "line 1",
-        )
-
-
-def _refuse_missing(
-    header: list[str], folded: list[str], places: list[int | None], template: ImportTemplate
-) -> None:
-    absent = [column for column, place in zip(template.columns, places, strict=True) if place is None]
-    missing = [column.name for column in absent if column.required]
-    keys = template.policies.match or ()
-    if keys and all(template.column_of(key) in absent for key in keys):
-        missing += [
-            template.column_of(key).name for key in keys if template.column_of(key).name not in missing
-        ]
-    if not missing:
-        return
-    taken = {place for place in places if place is not None}
-    unknown = [
-        _with_code_points(name) for place, name in enumerate(header) if place not in taken and folded[place]
-    ]
-    hint = f" The template does not know {_listed(unknown)}." if unknown else ""
-    raise FileError("missing_column", f"The header lacks {_listed(missing)}.{hint}", "the header")
-
-
-def _headers(template: ImportTemplate) -> list[str]:
-    return [column.name for column in template.columns]
-
-
-def _listed(names: list[str]) -> str:
-    shown = [f'"{name[:60]}"' for name in names[:12]]
-    return ", ".join(shown) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-
-
-def _with_code_points(name: str) -> str:
-    """Show characters that look like others: a Cyrillic е in a Latin word."""
-    foreign = sorted({f"U+{ord(c):04X}" for c in name if ord(c) > 0x24F})
-    return f"{name} ({' '.join(foreign)})" if foreign else name
 
 
 def _each_cell(cells: Any, change: Any) -> Any:
@@ -790,22 +416,6 @@ def _without_reasons(cells: Any, layout: Layout) -> Any:
     return cells.set_column(index, extra, pc.if_else(exported, pa.scalar(None, pa.string()), cells[extra]))
 
 
-def _width_reason(found: int, expected: int) -> Reason:
-    rule = "too_few_fields" if found < expected else "too_many_fields"
-    return Reason(
-        rule, None, None, f"The record has {found} field{'s' * (found != 1)}, it should have {expected}."
-    )
-
-
-def _control_reason(name: str, value: str) -> Reason:
-    found = next(c for c in value if ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F)
-    what = {"\n": "a line break", "\t": "a tab", "\0": "a NUL character"}.get(
-        found, f"the control character U+{ord(found):04X}"
-    )
-    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in value)
-    return Reason("control_char", name, shown, f"{name} contains {what}, which this column does not allow.")
-
-
 def _structural_reject(
     number: int, error: str, raw: str, byte: int, text: Path, width: int, template: ImportTemplate
 ) -> Reject:
@@ -813,12 +423,12 @@ def _structural_reject(
     shown = raw.replace(MARK, "").strip("\n")
     if error == "TOO MANY COLUMNS":
         try:
-            cells = next(_cells(io.StringIO(shown, newline=""), template))
+            cells = next(cut(io.StringIO(shown, newline=""), template))
             if len(raw.encode()) >= SHOWN_BYTES:
                 cells = _read_again(text, byte, template)
         except csv.Error:
-            raise _record_too_long(number) from None
-        return Reject(number, (_width_reason(len(cells), width),), tuple(cells))
+            raise record_too_long(number) from None
+        return Reject(number, (width_reason(len(cells), width),), tuple(cells))
     reason = Reason(
         "bad_quoting",
         None,
@@ -832,28 +442,7 @@ def _structural_reject(
 def _read_again(text: Path, byte: int, template: ImportTemplate) -> list[str]:
     with text.open("rb") as source, io.TextIOWrapper(source, encoding="utf-8", newline="") as lines:
         source.seek(byte - 1)
-        return [cell.replace(MARK, "") for cell in next(_cells(_bounded(lines), template))]
-
-
-def _open_quote(number: int, template: ImportTemplate) -> FileError:
-    return FileError(
-        "unterminated_quote",
-        f"A quote ({template.file.quote}) is opened and never closed, so that the rest of the file reads as one cell. "
-        "Close it, or double it where it is meant as a character.",
-        _place_of(number),
-    )
-
-
-def _record_too_long(number: int) -> FileError:
-    return FileError(
-        "record_too_long",
-        f"A record is longer than {MAX_RECORD_BYTES // 1_000_000} MB. Is a quote opened and never closed?",
-        _place_of(number),
-    )
-
-
-def _place_of(number: int) -> str:
-    return f"record {number}" if number else "the header"
+        return [cell.replace(MARK, "") for cell in next(cut(bounded_lines(lines), template))]
 
 
 def _too_long(text: Path, template: ImportTemplate) -> FileError:
@@ -861,8 +450,8 @@ def _too_long(text: Path, template: ImportTemplate) -> FileError:
     number = 0 if template.file.header else 1
     with text.open(encoding="utf-8", newline="") as file:
         try:
-            for record in _cells(_bounded(file), template):
+            for record in cut(bounded_lines(file), template):
                 number += bool(record) and record != [MARK]
         except csv.Error:
-            return _record_too_long(number)
+            return record_too_long(number)
     raise SetupError("There is too little memory to cut this file into records.")

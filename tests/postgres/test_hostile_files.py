@@ -20,8 +20,8 @@ import pytest
 from rowledger import ledger
 from rowledger.db import Connection, rows, transaction
 from rowledger.model import Batch
-from rowledger.records_in import BLOCK_BYTES
 from rowledger.settings import Settings
+from rowledger.text_in import BLOCK_BYTES
 
 DATA = Path(__file__).parent.parent / "data"
 Submit, Work, Run = Callable[..., int], Callable[[int], Batch], Callable[..., Batch]

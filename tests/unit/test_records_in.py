@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from rowledger import ledger, loading, templates
 from rowledger.errors import FileError
-from rowledger.records_in import REASON_HEADER, REASON_MARK, Records, header_of, raw_cells
+from rowledger.layouts import REASON_HEADER, REASON_MARK, header_of
+from rowledger.records_in import Records, raw_cells
 from rowledger.templates import ImportTemplate
 
 Found = list[tuple[int, object]]
@@ -340,3 +341,18 @@ def test_the_reader_gives_back_exactly_the_cells_that_were_written(
         assert found(records, size) == list(enumerate(as_read, 1))
         after = min(after, len(table))
         assert found(records, size, after) == list(enumerate(as_read, 1))[after:]
+
+
+def test_what_a_killed_worker_left_is_swept_away_and_what_another_uses_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rowledger.records_in.SWEEP_SECONDS", -1)
+    scratch, file = tmp_path / "scratch", tmp_path / "file.csv"
+    file.write_text("Last name,Email\nA,b@c.de\n")
+    left = scratch / "records-left"
+    left.mkdir(parents=True)
+    template = templates.read_template(Path("include/templates/contacts.yml"), loading.kinds())
+    with Records(file, template, scratch) as in_use, Records(file, template, scratch):
+        assert not left.exists()
+        assert in_use.count == sum(len(chunk.cells) for chunk in in_use.chunks(0, 10)) == 1
+    assert list(scratch.iterdir()) == []
