@@ -1,0 +1,266 @@
+"""The rules for contract statuses (docs/rules.md), one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rowledger import ledger, reference
+from rowledger.db import Connection, rows, transaction
+from rowledger.model import Batch
+from rowledger.reference import Reference
+from rowledger.settings import Settings
+
+Submit, Work = Callable[..., int], Callable[[int], Batch]
+Became = Callable[[int], list[tuple[Any, ...]]]
+Apply = Callable[[str], list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    """Templates that a test may change."""
+    return dataclasses.replace(
+        settings, templates=shutil.copytree(settings.templates, tmp_path / "templates")
+    )
+
+
+@pytest.fixture
+def apply(submit: Submit, work: Work, became: Became, settings: Settings, connection: Connection) -> Apply:
+    """Import lines like ``F1 02-02-2026 20`` and tell what became of each."""
+    change(settings, "  max_rejected_share: 0.5\n", "")
+
+    def apply(lines: str) -> list[tuple[Any, ...]]:
+        text = "".join(line.strip().replace(" ", ";") + ";;\n" for line in lines.strip().splitlines())
+        batch = work(submit(text, "result_codes"))
+        assert batch.succeeded, batch.error_message
+        assert [check for check in ledger.check(connection) if check["violations"]] == []
+        return [told[1:] for told in became(batch.seqno)]
+
+    return apply
+
+
+def test_a_status_moves_its_contract_and_enters_the_history(apply: Apply, connection: Connection) -> None:
+    assert apply("F1 02-02-2026 20") == [("updated",)]
+    assert current(connection, "F1") == ("20", "2026-02-02")
+    assert history(connection, "F1") == [("2026-01-01", "10", "initial"), ("2026-02-02", "20", "import")]
+
+
+def test_an_unknown_contract_is_rejected(apply: Apply) -> None:
+    assert apply("F9 02-02-2026 20\nF1 02-02-2026 20") == [("rejected", "unknown_contract"), ("updated",)]
+
+
+def test_an_unknown_contract_is_ignored_where_the_template_says_so(apply: Apply, settings: Settings) -> None:
+    change(settings, "unknown_contract: reject", "unknown_contract: ignore")
+    assert apply("F9 02-02-2026 20") == [("ignored", "unknown_contract")]
+
+
+def test_a_contract_of_another_domain_is_unknown(apply: Apply, connection: Connection) -> None:
+    other = {
+        "code": "OTHER",
+        "name": "Another",
+        "contracts": [{"form_id": "G1", "sign_up_date": "2026-01-01"}],
+    }
+    reference.load(connection, Reference.model_validate({"domains": [other]}))
+    assert apply("G1 02-02-2026 20") == [("rejected", "unknown_contract")]
+
+
+def test_an_unknown_code_is_ignored(apply: Apply, connection: Connection) -> None:
+    assert apply("F1 02-02-2026 99") == [("ignored", "unknown_status")]
+    assert current(connection, "F1") == ("10", "2026-01-01")
+
+
+def test_an_unknown_code_is_rejected_where_the_template_says_so(apply: Apply, settings: Settings) -> None:
+    change(settings, "unknown_status: ignore", "unknown_status: reject")
+    assert apply("F1 02-02-2026 99") == [("rejected", "unknown_status")]
+
+
+def test_a_definitive_status_is_not_overwritten(apply: Apply, connection: Connection) -> None:
+    assert apply("F1 02-02-2026 90") == [("updated",)]
+    refused = ("rejected", "definitive_status")
+    assert apply("F1 03-02-2026 20\nF1 04-02-2026 90\nF1 02-02-2026 30") == [refused, refused, refused]
+    assert current(connection, "F1") == ("90", "2026-02-02")
+    assert len(history(connection, "F1")) == 2
+
+
+def test_a_definitive_status_holds_against_later_records_of_its_own_file(
+    apply: Apply, connection: Connection
+) -> None:
+    told = apply("F1 03-02-2026 20\nF1 02-02-2026 90\nF1 01-02-2026 30")
+    assert told == [("rejected", "definitive_status"), ("updated",), ("updated",)]
+    assert current(connection, "F1") == ("90", "2026-02-02")
+
+
+def test_a_status_older_than_the_stored_one_goes_to_history_only(
+    apply: Apply, connection: Connection
+) -> None:
+    apply("F1 02-02-2026 20")
+    assert apply("F1 01-02-2026 30") == [("historic",)]
+    assert current(connection, "F1") == ("20", "2026-02-02")
+    assert [code for _, code, _ in history(connection, "F1")] == ["10", "30", "20"]
+
+
+def test_a_late_status_is_filled_in_below_a_definitive_one(apply: Apply, connection: Connection) -> None:
+    apply("F1 02-02-2026 90")
+    assert apply("F1 01-02-2026 30") == [("historic",)]
+    assert current(connection, "F1") == ("90", "2026-02-02")
+
+
+def test_a_late_definitive_status_overwrites_nothing(apply: Apply, connection: Connection) -> None:
+    apply("F1 02-02-2026 20")
+    assert apply("F1 01-02-2026 90") == [("historic",)]
+    assert apply("F1 03-02-2026 30") == [("updated",)]
+    assert current(connection, "F1") == ("30", "2026-02-03")
+
+
+def test_a_date_in_the_future_is_rejected_and_today_is_not(apply: Apply, connection: Connection) -> None:
+    with transaction(connection) as cursor:
+        (days,) = rows(cursor, "SELECT to_char(current_date, 'DD-MM-YYYY') AS today, "
+                               "to_char(current_date + 1, 'DD-MM-YYYY') AS tomorrow")  # fmt: skip
+    told = apply(f"F1 {days['tomorrow']} 20\nF2 {days['today']} 20")
+    assert told == [("rejected", "future_date"), ("updated",)]
+
+
+def test_a_date_in_the_future_is_taken_where_the_template_says_so(apply: Apply, settings: Settings) -> None:
+    change(settings, "future_dates: reject", "future_dates: allow")
+    assert apply("F1 31-12-2099 20") == [("updated",)]
+
+
+def test_what_the_history_has_already_is_unchanged(apply: Apply, connection: Connection) -> None:
+    apply("F1 02-02-2026 20\nF1 03-02-2026 30")
+    before = versions(connection)
+    assert apply("F1 02-02-2026 20\nF1 03-02-2026 30\nF2 01-01-2026 10") == [("unchanged",)] * 3
+    assert versions(connection) == before
+    assert len(history(connection, "F1")) == 3
+
+
+def test_records_of_a_file_are_applied_in_the_order_of_their_dates(
+    apply: Apply, connection: Connection
+) -> None:
+    told = apply("F1 04-02-2026 30\nF2 02-02-2026 20\nF1 02-02-2026 20\nF1 03-02-2026 10")
+    assert told == [("updated",)] * 4
+    assert current(connection, "F1") == ("30", "2026-02-04")
+    assert [code for _, code, _ in history(connection, "F1")] == ["10", "20", "10", "30"]
+
+
+def test_of_two_records_of_one_date_the_later_record_is_current(apply: Apply, connection: Connection) -> None:
+    assert apply("F1 02-02-2026 30\nF1 02-02-2026 20") == [("updated",), ("updated",)]
+    assert current(connection, "F1") == ("20", "2026-02-02")
+
+
+def test_an_exact_repeat_in_a_file_is_unchanged_with_a_warning(
+    submit: Submit, work: Work, connection: Connection
+) -> None:
+    batch = work(submit("F1;02-02-2026;20;;\nF2;02-02-2026;20;;\nF1;02-02-2026;20;x;y\n", "result_codes"))
+    found = [
+        (r["outcome"], [w["rule"] for w in r["warnings"] or ()])
+        for r in ledger.records(connection, batch.seqno)
+    ]
+    assert found == [("updated", []), ("updated", []), ("unchanged", ["duplicate_in_file"])]
+
+
+def test_a_later_batch_wins_on_the_same_date(apply: Apply, connection: Connection) -> None:
+    apply("F1 02-02-2026 30")
+    assert apply("F1 02-02-2026 20") == [("updated",)]
+    assert current(connection, "F1") == ("20", "2026-02-02")
+
+
+def test_every_entry_of_the_history_names_the_status_before_it(apply: Apply, connection: Connection) -> None:
+    apply("F1 03-02-2026 30\nF1 02-02-2026 20")
+    apply("F1 15-01-2026 30")
+    with transaction(connection) as cursor:
+        chain = rows(cursor, """
+            SELECT s.code, p.code AS before, is_current
+            FROM status_chain JOIN contract USING (contract_id) JOIN contract_status AS s ON s.status_id = status_chain.status_id
+            LEFT JOIN contract_status AS p ON p.status_id = previous_status_id
+            WHERE form_id = 'F1' ORDER BY status_chain.date_result""")  # fmt: skip
+    assert [(entry["code"], entry["before"], entry["is_current"]) for entry in chain] == [
+        ("10", None, False), ("30", "10", False), ("20", "30", False), ("30", "20", True),
+    ]  # fmt: skip
+
+
+def test_a_new_contract_gets_the_initial_status_once(connection: Connection) -> None:
+    contract = {"form_id": "F7", "sign_up_date": "2026-03-04"}
+    demo = Reference.model_validate({"domains": [{"code": "DEMO", "name": "Demo", "contracts": [contract]}]})
+    for _ in range(2):
+        reference.load(connection, demo)
+        assert current(connection, "F7") == ("10", "2026-03-04")
+        assert history(connection, "F7") == [("2026-03-04", "10", "initial")]
+
+
+def test_a_contract_of_a_domain_without_an_initial_status_has_none_until_an_import(
+    connection: Connection,
+) -> None:
+    contract = {"form_id": "G1", "sign_up_date": "2026-01-01"}
+    other = {"code": "OTHER", "name": "Another", "contracts": [contract]}
+    reference.load(connection, Reference.model_validate({"domains": [other]}))
+    assert current(connection, "G1") == (None, None)
+
+
+def test_the_history_tells_what_was_known_when(apply: Apply, connection: Connection) -> None:
+    """A result that comes late changes what we know of a day, not what we knew."""
+    apply("F1 03-02-2026 30")
+    with transaction(connection) as cursor:
+        (then,) = rows(cursor, "SELECT clock_timestamp() AS moment")
+    apply("F1 01-02-2026 20")
+    as_known = """
+        SELECT code FROM status_history JOIN contract USING (contract_id)
+        JOIN contract_status ON contract_status.status_id = status_history.status_id
+        WHERE form_id = 'F1' AND status_history.date_result <= '2026-02-02' AND recorded_at <= %(moment)s
+        ORDER BY status_history.date_result DESC, status_history.seqno DESC NULLS LAST, status_history.record_no DESC
+        LIMIT 1"""
+    with transaction(connection) as cursor:
+        assert rows(cursor, as_known, then)[0]["code"] == "10"
+        assert rows(cursor, as_known, {"moment": "infinity"})[0]["code"] == "20"
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_the_result_does_not_depend_on_the_size_of_chunks(size: int, settings: Settings, apply: Apply, connection: Connection,
+                                                          submit: Submit, became: Became) -> None:  # fmt: skip
+    from rowledger import pipeline
+
+    lines = """F1 03-02-2026 20;F9 02-02-2026 20;F1 02-02-2026 90;F2 02-02-2026 99;F3 04-02-2026 30;F1 01-02-2026 30
+               F3 02-02-2026 20;F3 04-02-2026 30;F2 31-12-2099 20;F2 05-02-2026 30;F3 04-02-2026 20"""
+    text = "".join(f"{line.strip().replace(' ', ';')};;\n" for line in lines.replace("\n", ";").split(";"))
+    small = dataclasses.replace(settings, validate_chunk=size, load_chunk=size)
+    seqno = submit(text, "result_codes")
+    pipeline.work(pipeline.Worker(connection, small, "tester"), seqno)
+    assert [told[1:] for told in became(seqno)] == [
+        ("rejected", "definitive_status"), ("rejected", "unknown_contract"), ("updated",), ("ignored", "unknown_status"),
+        ("updated",), ("updated",), ("updated",), ("unchanged",), ("rejected", "future_date"), ("updated",), ("updated",),
+    ]  # fmt: skip
+    assert [current(connection, form_id)[0] for form_id in ("F1", "F2", "F3")] == ["90", "30", "20"]
+
+
+def change(settings: Settings, old: str, new: str) -> None:
+    path = settings.templates / "result_codes.yml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def current(connection: Connection, form_id: str) -> tuple[str | None, str | None]:
+    query = """SELECT code, date_result::text AS day FROM contract LEFT JOIN contract_status USING (status_id)
+               WHERE form_id = %(form_id)s"""
+    with transaction(connection) as cursor:
+        (found,) = rows(cursor, query, {"form_id": form_id})
+    return found["code"], found["day"]
+
+
+def history(connection: Connection, form_id: str) -> list[tuple[str, str, str]]:
+    query = """SELECT h.date_result::text AS day, code, cause
+               FROM status_history AS h JOIN contract USING (contract_id)
+               JOIN contract_status ON contract_status.status_id = h.status_id
+               WHERE form_id = %(form_id)s ORDER BY h.date_result, h.seqno NULLS FIRST, h.record_no"""
+    with transaction(connection) as cursor:
+        return [(r["day"], r["code"], r["cause"]) for r in rows(cursor, query, {"form_id": form_id})]
+
+
+def versions(connection: Connection) -> list[dict[str, Any]]:
+    """Which row versions the contracts have: an update that writes the same is a write too."""
+    with transaction(connection) as cursor:
+        return rows(cursor, "SELECT form_id, xmin::text FROM contract ORDER BY form_id")
