@@ -11,6 +11,7 @@ import csv
 import getpass
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,8 +51,8 @@ def main() -> None:
     except RowledgerError as error:
         _complain(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # whoever reads has seen enough; Python would complain once more when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 
@@ -226,14 +227,15 @@ def records(
     """What became of the records of a batch, and why."""
     with database(from_environment()) as connection:
         batches.get(connection, seqno)
-        found = ledger.records(connection, seqno, [str(o) for o in outcome] if outcome else None, record)
-        if as_json:
-            for one in found:
-                _print_json(one, indent=None)
-        elif as_csv:
-            _print_records_csv(found)
-        else:
-            _print_records(found)
+        outcomes = [str(o) for o in outcome] if outcome else None
+        with contextlib.closing(ledger.records(connection, seqno, outcomes, record)) as found:
+            if as_json:
+                for one in found:
+                    _print_json(one, indent=None)
+            elif as_csv:
+                _print_records_csv(found)
+            else:
+                _print_records(found)
 
 
 @app.command()

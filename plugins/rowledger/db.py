@@ -9,7 +9,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
@@ -92,7 +92,7 @@ def rows(cursor: Cursor, query: str, params: Params | None = None) -> list[dict[
     return cursor.fetchall()  # type: ignore[return-value]
 
 
-def stream(connection: Connection, query: str, params: Params) -> Iterator[dict[str, Any]]:
+def stream(connection: Connection, query: str, params: Params) -> Generator[dict[str, Any]]:
     """Run a query through a server-side cursor: flat memory, whatever the number of rows."""
     with _translated(), connection, connection.cursor(name="rowledger_stream") as cursor:
         cursor.itersize = 5000

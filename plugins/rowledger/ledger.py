@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, TextIO
 
 from rowledger.db import Connection, Cursor, queries, row, rows, stream, transaction
@@ -58,7 +58,7 @@ def add_raw(cursor: Cursor, batch: Batch, cells: Iterable[tuple[int, Iterable[st
 
 def records(
     connection: Connection, seqno: int, outcomes: list[str] | None = None, record_no: int | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """The ledger of a batch in the order of its file, in flat memory."""
     asked = {"seqno": seqno, "outcomes": outcomes, "record_no": record_no}
     return stream(connection, _SQL["records"], asked)
