@@ -226,23 +226,23 @@ GERMAN_HEADER = ["Kundennummer", "E-Mail-Adresse", "Vorname", "Nachname", "Firma
 # First names, last names, companies, phones, streets, cities with their postal codes: by country.
 PEOPLE: dict[str, tuple[str, str, str, str, str, str]] = {
     "DE": ("Jürgen Änne Björn Käthe Sören Heike", "Müller Weiß Schäfer Groß Özdemir von·Lüttichau",
-           "Bäckerei·Grün|Nordwind·GmbH||", "+493023125", "Lindenstraße|Am·Markt|Königsallee",
+           "Bäckerei·Grün|Nordwind·GmbH||", "+493023125###", "Lindenstraße|Am·Markt|Königsallee",
            "10115·Berlin|50667·Köln|80331·München"),
     "FR": ("Zoë François Anaïs Jérôme Noémie Loïc", "Lefèvre Noël d’Alembert Béranger Garçon Île",
-           "Café·Crème|Boulangerie·Côté·Sud||", "+3319900", "rue·de·l’Église|boulevard·Voltaire",
+           "Café·Crème|Boulangerie·Côté·Sud||", "+3319900####", "rue·de·l’Église|boulevard·Voltaire",
            "75011·Paris|69002·Lyon|13001·Marseille"),
     "GB": ("Siobhán Rhys Niamh Angus Chloë Gareth", "O'Brien MacLeod Brontë Smythe-Jones Ó·Súilleabháin",
-           "Fish·&·Sons|Tea,·Please·Ltd||", "+442079460", "High·Street|Abbey·Lane", "SW1A·1AA·London|M1·1AE·Manchester"),
+           "Fish·&·Sons|Tea,·Please·Ltd||", "+442079460###", "High·Street|Abbey·Lane", "SW1A·1AA·London|M1·1AE·Manchester"),
     "PL": ("Łukasz Małgorzata Zbigniew Bożena Paweł", "Wójcik Żółkowski Dąbrowska Łęcki Święcicka",
-           "Piekarnia·Źródło||", "+482255501", "ulica·Długa|aleja·Róż", "00-001·Warszawa|31-042·Kraków"),
+           "Piekarnia·Źródło||", "+482255501##", "ulica·Długa|aleja·Róż", "00-001·Warszawa|31-042·Kraków"),
     "SE": ("Åsa Östen Märta Göran Linnéa", "Ångström Sjöberg Öberg Lindström Håkansson",
-           "Blåbär·AB||", "+4684650", "Storgatan|Södra·Vägen", "111·22·Stockholm|411·03·Göteborg"),
+           "Blåbär·AB||", "+4684650###", "Storgatan|Södra·Vägen", "111·22·Stockholm|411·03·Göteborg"),
     "ES": ("Íñigo Begoña Martín Lucía Núria", "Núñez Peña Ibáñez de·la·Cruz Muñoz",
-           "Panadería·El·Niño||", "+3491555", "Calle·del·Niño|Gran·Vía", "28013·Madrid|08002·Barcelona"),
+           "Panadería·El·Niño||", "+3491555####", "Calle·del·Niño|Gran·Vía", "28013·Madrid|08002·Barcelona"),
     "CZ": ("Miloš Růžena Jiří Šárka Ondřej", "Dvořák Říha Čapek Šťastná Žižková",
-           "Pekárna·U·Švejka||", "+42022555", "Dlouhá|Široká", "110·00·Praha|602·00·Brno"),
+           "Pekárna·U·Švejka||", "+42022555####", "Dlouhá|Široká", "110·00·Praha|602·00·Brno"),
     "TR": ("İbrahim Gülşah Işıl Çağlar Ömer", "Yıldız Şahin Öztürk Çelik Iğdır",
-           "Fırın·Güneş||", "+9021255", "Bağdat·Caddesi|İstiklal·Caddesi", "34710·İstanbul|06420·Ankara"),
+           "Fırın·Güneş||", "+9021255#####", "Bağdat·Caddesi|İstiklal·Caddesi", "34710·İstanbul|06420·Ankara"),
 }  # fmt: skip
 
 
@@ -256,7 +256,7 @@ def contact(chance: random.Random, number: str) -> Row:
     firsts, lasts, companies, phone, streets, cities = PEOPLE[country]
     first, last = _one(chance, firsts, " "), _one(chance, lasts, " ")
     postal_code, _, city = _one(chance, cities, "|").rpartition(" ")
-    phone += "".join(str(chance.randrange(10)) for _ in range(max(3, 12 - len(phone))))
+    phone = "".join(str(chance.randrange(10)) if c == "#" else c for c in phone)
     born = date(1938, 1, 1) + timedelta(days=chance.randrange(25_000))
     return [
         number, f"{_ascii(first)}.{_ascii(last)}.{number.lower()}@{chance.choice(['example.com', 'post.example.org', 'example.net'])}",

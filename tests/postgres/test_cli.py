@@ -1,0 +1,483 @@
+"""The command line as people and scripts meet it: what it prints, its exit codes, sentences in place of tracebacks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from rowledger import cli
+from rowledger.db import Connection
+
+ROOT = Path(__file__).parents[2]
+CONTACTS = ["--kind", "contact", "--domain", "DEMO", "--template", "contacts"]
+STATUSES = ["--kind", "contract_status", "--domain", "DEMO", "--template", "result_codes"]
+GOOD = "Customer number,Email,Last name\nK1,ada@example.com,Ångström\nK2,nobody,[red]Brontë[/red]\n"
+
+
+@dataclass(frozen=True)
+class Told:
+    code: int
+    raw: bytes
+    err: str
+
+    @property
+    def out(self) -> str:
+        return self.raw.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Call = Callable[..., Told]
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+    database_url: str,
+    tmp_path: Path,
+) -> Iterator[Call]:
+    """Run the command line in this process."""
+    monkeypatch.setenv("ROWLEDGER_DATABASE_URL", database_url)
+    monkeypatch.setenv("ROWLEDGER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ROWLEDGER_TEMPLATES", str(ROOT / "include" / "templates"))
+    monkeypatch.setenv("COLUMNS", "120")
+    log = logging.getLogger("rowledger")
+    handlers = list(log.handlers)
+
+    def call(*arguments: str | Path) -> Told:
+        monkeypatch.setattr(sys, "argv", ["rowledger", *map(str, arguments)])
+        capsysbinary.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        told = capsysbinary.readouterr()
+        assert b"Traceback" not in told.err
+        code = end.value.code
+        return Told(code if isinstance(code, int) else 0, told.out, told.err.decode())
+
+    yield call
+    log.handlers[:] = handlers
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(content: str = GOOD, name: str = "contacts.csv") -> str:
+        path = tmp_path / "in" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def worked(call: Call, write: Write) -> Call:
+    """Batch 1 has a created and a rejected contact, batch 2 an updated, an ignored and a rejected status; 3 failed."""
+    call("submit", write(), *CONTACTS)
+    call(
+        "submit",
+        write(
+            "F1;02-02-2026;20;;\nF2;02-02-2026;99;Weiß;=1+1\nF3;bad;20;;\nF3;01-02-2026;20;;\n", "codes.csv"
+        ),
+        *STATUSES,
+    )
+    call("submit", write(GOOD.replace(",", ";"), "agency.csv"), *CONTACTS)
+    assert call("work", "--all-waiting").code == 3
+    return call
+
+
+# From a file to its ledger -------------------------------------------------------------------------------------
+
+
+def test_a_file_is_submitted_worked_off_and_shown(call: Call, write: Write) -> None:
+    submitted = call("submit", write(), *CONTACTS)
+    assert (submitted.code, submitted.out) == (0, "1\n")
+    assert "waiting" in call("show", "1").out
+    told = call("work", "1")
+    assert told.code == 0
+    assert "Import batch #1 contacts.csv  executed" in told.out
+    assert "☑ Import completed   ☑ Processed" in told.out
+    assert "2 records: 1 created, 1 rejected" in told.out
+    assert "2 of" not in told.out
+
+
+def test_a_finished_batch_stays_as_it_is(worked: Call) -> None:
+    before = worked("show", "1", "--json").json
+    assert worked("work", "1").code == 0
+    assert worked("show", "1", "--json").json == before
+
+
+def test_show_tells_why_and_what_can_be_done(worked: Call) -> None:
+    told = worked("show", "1")
+    assert 'Email "nobody" is not an email address.' in told.out
+    assert "rowledger rejects 1 > mend.csv" in told.out
+    assert "uploaded by" in told.out
+    failed = worked("show", "3")
+    assert "☐ Import completed   ☐ Processed" in failed.out
+    assert failed.out.count("The fields are separated by semicolon (;), the template expects comma (,).") == 1
+    assert failed.code == 0
+
+
+def test_list_shows_the_newest_first(worked: Call) -> None:
+    lines = [line.split() for line in worked("list").out.splitlines() if "executed" in line]
+    assert [line[:2] for line in lines] == [["3", "agency.csv"], ["2", "codes.csv"], ["1", "contacts.csv"]]
+    assert "separated by semicolon" in worked("list", "--kind", "contact").out
+    assert [batch["seqno"] for batch in worked("list", "--json", "--kind", "contact").json] == [3, 1]
+    assert [batch["seqno"] for batch in worked("list", "--json", "--before", "3", "--limit", "1").json] == [2]
+    assert "There are no such import batches." in worked("list", "--status", "waiting").out
+
+
+def test_list_of_nothing_says_how_to_begin(call: Call) -> None:
+    assert call("list").out == "There are no import batches; upload a file with: rowledger submit\n"
+    assert call("list", "--json").json == []
+
+
+def test_records_tell_outcome_and_reason(worked: Call) -> None:
+    assert worked("records", "2").out.splitlines() == [
+        "        1  updated",
+        '        2  ignored      unknown_status: There is no result code "99" in domain DEMO.',
+        '        3  rejected     format: Date Result "bad" is not a date of the form DD-MM-YYYY between 1900 and 2100.',
+        "        4  updated",
+    ]
+    assert worked("records", "2", "--outcome", "ignored", "--outcome", "rejected").out.count("\n") == 2
+    assert worked("records", "2", "--record", "4").out == "        4  updated\n"
+    nothing = worked("records", "3")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "There are no such records.\n")
+
+
+def test_records_as_json_are_one_object_a_line(worked: Call) -> None:
+    lines = worked("records", "2", "--json").lines
+    assert [(line["record_no"], line["outcome"]) for line in lines] == [
+        (1, "updated"), (2, "ignored"), (3, "rejected"), (4, "updated"),
+    ]  # fmt: skip
+    assert lines[1]["raw"] == ["F2", "02-02-2026", "99", "Weiß", "=1+1"]
+    assert worked("records", "3", "--json").raw == b""
+
+
+def test_records_as_csv_can_be_opened_in_a_spreadsheet(worked: Call) -> None:
+    table = list(csv.DictReader(io.StringIO(worked("records", "2", "--csv").out, newline="")))
+    assert [row["outcome"] for row in table] == ["updated", "ignored", "rejected", "updated"]
+    assert table[2]["rules"] == "format"
+
+
+def test_rejects_are_the_cells_of_their_file_and_a_reason(worked: Call) -> None:
+    told = worked("rejects", "1")
+    assert told.out.splitlines() == [
+        '"Customer number","Email","Last name","rowledger_reasons"',
+        '"K2","nobody","[red]Brontë[/red]","rowledger: Email ""nobody"" is not an email address."',
+    ]
+    assert told.err == "1 rejected record of import batch 1.\n"
+
+
+def test_rejects_come_in_the_encoding_of_their_template(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "partner.csv"
+    path.write_bytes(
+        "Form ID;Date Result;Result code;Agent;Remark\nF1;bad;20;Weiß;50 €\nF2;02-02-2026;20;;\n".encode(
+            "cp1252"
+        )
+    )
+    call(
+        "submit",
+        path,
+        "--kind",
+        "contract_status",
+        "--domain",
+        "DEMO",
+        "--template",
+        "result_codes_with_header",
+    )
+    call("work", "1")
+    assert '"Weiß";"50 €"' in call("rejects", "1").raw.decode("cp1252")
+
+
+def test_scripts_get_json(call: Call, write: Write) -> None:
+    assert call("submit", write(), *CONTACTS, "--json").lines == [{"seqno": 1, "file_name": "contacts.csv"}]
+    (batch,) = call("work", "1", "--json").lines
+    assert (batch["status"], batch["processed"], batch["counts"]) == (
+        "executed",
+        True,
+        {"created": 1, "rejected": 1},
+    )
+    assert not {"file_path", "epoch", "domain_id"} & set(batch)
+    shown = call("show", "1", "--json").json
+    assert [reason["rule"] for reason in shown["reasons"]] == ["format"]
+    assert [event["event"] for event in shown["events"]] == ["uploaded", "executed"]
+    assert {template["name"] for template in call("templates", "--json").json["templates"]} >= {"contacts"}
+    assert all(result["violations"] == 0 for result in call("check", "--json").json)
+
+
+def test_names_and_values_of_users_are_shown_as_text(call: Call, write: Write) -> None:
+    """Markup and control characters in a file name or a cell do nothing to the terminal."""
+    call("submit", write(name="[bold]x \x1b[2J.csv"), *CONTACTS)
+    call("work", "1")
+    for told in (call("list"), call("show", "1"), call("records", "1")):
+        assert "\x1b" not in told.out
+    assert "[bold]x" in call("show", "1").out
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_the_terminal_and_break_no_name(
+    width: int, worked: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for told in (worked("list"), worked("templates"), worked("check")):
+        assert max(len(line) for line in told.out.splitlines()) <= width
+    assert "result_codes_with_header   contract_status" in worked("templates").out
+    assert "one_history_entry_per_change" in worked("check").out
+
+
+# Files ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_file_again_is_refused_unless_said_so(call: Call, write: Write) -> None:
+    path = write()
+    call("submit", path, *CONTACTS)
+    told = call("submit", path, *CONTACTS)
+    assert (told.code, told.out) == (5, "")
+    assert "was uploaded before as import batch 1" in told.err
+    assert "--again" in told.err
+    assert call("submit", path, *CONTACTS, "--again").out == "2\n"
+
+
+def test_a_file_that_failed_may_come_again(worked: Call, write: Write) -> None:
+    assert worked("submit", write(GOOD.replace(",", ";"), "agency.csv"), *CONTACTS).code == 0
+
+
+def test_a_directory_is_submitted_file_by_file(call: Call, write: Write, tmp_path: Path) -> None:
+    write(GOOD, "b.csv")
+    write(GOOD + "K3,,Čapek\n", "a.csv")
+    write(GOOD, ".hidden.csv")
+    (tmp_path / "in" / "deeper").mkdir()
+    told = call("submit", tmp_path / "in", *CONTACTS)
+    assert (told.code, told.out) == (0, "1\n2\n")
+    assert [batch["file_name"] for batch in call("list", "--json").json] == ["b.csv", "a.csv"]
+
+
+def test_links_and_devices_are_refused_and_the_other_files_go_on(
+    call: Call, write: Write, tmp_path: Path
+) -> None:
+    write()
+    (tmp_path / "in" / "a_link.csv").symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / "in" / "a_pipe.csv")
+    told = call("submit", tmp_path / "in", *CONTACTS)
+    assert (told.code, told.out) == (2, "1\n")
+    assert told.err.splitlines() == [
+        f"{tmp_path}/in/a_link.csv cannot be read (it is a link).",
+        f"{tmp_path}/in/a_pipe.csv is not a regular file.",
+    ]
+
+
+def test_an_empty_directory_says_so(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    assert call("submit", tmp_path / "in", *CONTACTS).err == f"There are no files in {tmp_path}/in.\n"
+
+
+def test_a_wrong_file_fails_its_batch_and_the_others_go_on(call: Call, write: Write) -> None:
+    call("submit", write("PK\x03\x04", "a.csv"), *CONTACTS)
+    call("submit", write(GOOD, "b.csv"), *CONTACTS)
+    told = call("work", "--all-waiting")
+    assert told.code == 3
+    assert "The file is a zip archive or an Excel workbook, not text." in told.out
+    assert "1 created, 1 rejected" in told.out
+    nothing = call("work", "--all-waiting")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "No import batch is waiting.\n")
+
+
+# What is wrong is said in a sentence ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["show", "99"], "There is no import batch 99."),
+        (["records", "99"], "There is no import batch 99."),
+        (["rejects", "99"], "There is no import batch 99."),
+        (["work", "99"], "There is no import batch 99."),
+        (["work"], "Name one import batch seqno, or say --all-waiting."),
+        (["work", "1", "--all-waiting"], "Name one import batch seqno, or say --all-waiting."),
+        (["submit", "FILE", *CONTACTS[:3], "NONE", *CONTACTS[4:]], 'There is no domain "NONE". Domains are: DEMO, OTHER.'),
+        (["submit", "FILE", *CONTACTS[:5], "none"], 'There is no template "none". Templates are: contacts, '),
+        (["submit", "FILE", *CONTACTS[:5], "result_codes"], 'Template "result_codes" is for contract_status, not for contact.'),
+        (["submit", "FILE", "--kind", "none", *CONTACTS[2:]], 'There is no import kind "none". Kinds are: contact, contract_status.'),
+        (["submit", "FILE", *CONTACTS, "--origin", "OLD"], 'The origin "OLD" is not active and cannot be chosen.'),
+        (["submit", "FILE", *CONTACTS, "--origin", "X"], 'The origin "X" does not exist in this domain and cannot be chosen.'),
+        (["submit", "FILE", *CONTACTS, "--subscription", "GONE"], 'The subscription list "GONE" is disabled and cannot be chosen.'),
+        (["list", "--kind", "none"], 'There is no import kind "none".'),
+        (["suite", "none"], 'There is no template "none".'),
+        (["export-template", "none"], 'There is no template "none".'),
+        (["load-reference", "none.yml"], "none.yml cannot be read (No such file or directory)."),
+    ],
+)  # fmt: skip
+def test_a_call_that_cannot_work_says_why(
+    arguments: list[str], sentence: str, call: Call, write: Write
+) -> None:
+    told = call(*(write() if argument == "FILE" else argument for argument in arguments))
+    assert (told.code, told.out) == (2, "")
+    assert told.err.startswith(sentence)
+    assert told.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["submit", "none.csv", *CONTACTS], ["list", "--status", "none"], ["show", "x"], ["none"]]
+)
+def test_a_call_that_cannot_be_read_shows_its_usage(arguments: list[str], call: Call) -> None:
+    told = call(*arguments)
+    assert (told.code, told.out) == (2, "")
+    assert "Usage: rowledger" in told.err
+
+
+def test_a_database_that_cannot_be_reached_says_so(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWLEDGER_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    told = call("list")
+    assert (told.code, told.out) == (75, "")
+    assert told.err == "The database cannot be reached or closed the connection.\n"
+
+
+def test_a_database_without_tables_says_what_to_run(
+    call: Call, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_autocommit = psycopg2.connect(server.get_uri("postgres"))
+    with_autocommit.autocommit = True
+    try:
+        with_autocommit.cursor().execute("CREATE DATABASE bare TEMPLATE template0")
+        monkeypatch.setenv("ROWLEDGER_DATABASE_URL", server.get_uri("bare"))
+        told = call("list")
+        assert told.code == 2
+        assert "run: rowledger migrate" in told.err
+        assert call("migrate").out.startswith("Applied: 0001_ledger.sql")
+        assert call("migrate").out == "The database is up to date.\n"
+        assert call("list").code == 0
+    finally:
+        with_autocommit.cursor().execute("DROP DATABASE bare WITH (FORCE)")
+        with_autocommit.close()
+
+
+def test_a_setting_that_makes_no_sense_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWLEDGER_LOAD_CHUNK", "0")
+    assert call("list").err == "ROWLEDGER_LOAD_CHUNK must be a whole number above 0, not '0'.\n"
+
+
+def test_a_wrong_template_is_reported_beside_the_right_ones(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "good.yml").write_bytes((ROOT / "include/templates/contacts.yml").read_bytes())
+    (tmp_path / "wrong.yml").write_text(
+        "kind: contact\ntitle: Wrong\ncolumns:\n  - {field: shoe_size, header: Shoe}\n"
+    )
+    monkeypatch.setenv("ROWLEDGER_TEMPLATES", str(tmp_path))
+    told = call("templates")
+    assert told.code == 2
+    assert "good" in told.out
+    assert f"{tmp_path}/wrong.yml, line 4, columns.1.field: 'shoe_size' is not a field of contact" in told.err
+
+
+def test_check_names_what_is_violated(worked: Call, connection: Connection) -> None:
+    assert worked("check").out.splitlines()[-1].startswith("All ")
+    with connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM import_record WHERE seqno = 1 AND record_no = 2")
+    told = worked("check")
+    assert told.code == 1
+    assert "batch 1" in told.out
+    assert "checks are violated" in told.out
+    violated = [result["check"] for result in worked("check", "--json").json if result["violations"]]
+    assert "conservation" in violated
+
+
+# Templates and reference data ----------------------------------------------------------------------------------
+
+
+def test_a_template_is_exported_as_a_file_to_fill_in(call: Call) -> None:
+    told = call("export-template", "contacts")
+    assert told.out.startswith("Customer number,Email,First name,Last name,")
+    assert told.raw.endswith(b"\r\n")
+    told = call("export-template", "result_codes")
+    assert (told.out, told.err) == (
+        "",
+        "The file has no header. Its fields are: Form ID, Date Result, Result code, Agent, Remark.\n",
+    )
+
+
+def test_the_derived_suite_is_printed_with_its_hash(call: Call) -> None:
+    suite = call("suite", "contacts").json
+    assert suite["name"] == "contacts"
+    assert len(suite["hash"]) == 64
+    assert len(suite["expectations"]) > 10
+
+
+def test_reference_data_is_loaded_and_counted(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "more.yml").write_text("domains:\n  - {code: NEW, name: New}\nlists:\n  sizes: [S, M]\n")
+    assert call("load-reference", tmp_path / "more.yml").out == (
+        "Loaded 1 domains, 0 phases, 0 statuses, 0 contracts, 0 origins, 0 subscriptions, 2 list values.\n"
+    )
+    assert call("load-reference", tmp_path / "more.yml", "--json").json["list values"] == 2
+
+
+def test_every_command_has_a_help_that_tells_what_it_does(call: Call) -> None:
+    told = call("--help")
+    assert told.code == 0
+    for command in ("submit", "work", "list", "show", "records", "rejects", "templates", "export-template", "suite",
+                    "check", "migrate", "load-reference"):  # fmt: skip
+        assert f"│ {command} " in told.out
+        assert call(command, "--help").code == 0
+
+
+# As a process of its own ---------------------------------------------------------------------------------------
+
+
+def test_without_a_database_url_everything_runs_on_the_embedded_server(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ROWLEDGER_")}
+    environment |= {
+        "ROWLEDGER_HOME": str(tmp_path / "home"),
+        "ROWLEDGER_TEMPLATES": str(ROOT / "include/templates"),
+    }
+    path = tmp_path / "contacts.csv"
+    path.write_text(GOOD, encoding="utf-8")
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-c", "from rowledger.cli import main; main()", *arguments]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+        return done.stdout
+
+    assert run("load-reference", str(ROOT / "tests/data/reference.yml")).startswith("Loaded 2 domains")
+    assert run("submit", str(path), *CONTACTS) == "1\n"
+    assert "2 records: 1 created, 1 rejected" in run("work", "1")
+    assert json.loads(run("show", "1", "--json"))["processed"] is True
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(worked: Call, connection: Connection) -> None:
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO import_record (seqno, record_no, outcome) SELECT 2, n, 'created' FROM generate_series(5, 60000) AS n"
+        )
+    command = [sys.executable, "-c", "from rowledger.cli import main; main()", "records", "2"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert b"updated" in process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) in (0, 1)  # typer ends with 1 here
