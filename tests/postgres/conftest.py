@@ -1,0 +1,49 @@
+"""What two databases are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rowledger import db
+from rowledger.db import Connection
+
+TABLES = {
+    "contacts": """
+        SELECT external_id, email, first_name, last_name, phone, city,
+               ARRAY(SELECT (code, seqno, record_no)::text FROM contact_origin JOIN origin USING (origin_id)
+                     WHERE contact_id = c.contact_id ORDER BY code) AS origins,
+               ARRAY(SELECT (list_id, opted_in)::text FROM contact_subscription JOIN subscription USING (subscription_id)
+                     WHERE contact_id = c.contact_id ORDER BY list_id) AS subscriptions,
+               ARRAY(SELECT (list_id, opted_in, seqno, record_no)::text
+                     FROM subscription_history JOIN subscription USING (subscription_id)
+                     WHERE contact_id = c.contact_id ORDER BY seqno, record_no, list_id) AS history,
+               ARRAY(SELECT (seqno, record_no, outcome)::text FROM import_record JOIN import_batch USING (seqno)
+                     WHERE kind = 'contact' AND target_id = contact_id ORDER BY seqno, record_no) AS records
+        FROM contact AS c ORDER BY external_id, email, last_name""",
+    "contracts": """
+        SELECT form_id, code, date_result::text, seqno, record_no,
+               ARRAY(SELECT (code, date_result, cause, seqno, record_no)::text
+                     FROM status_history JOIN contract_status USING (status_id)
+                     WHERE contract_id = contract.contract_id
+                     ORDER BY date_result, seqno NULLS FIRST, record_no) AS history,
+               ARRAY(SELECT (seqno, record_no, outcome)::text FROM import_record JOIN import_batch USING (seqno)
+                     WHERE kind = 'contract_status' AND target_id = contract_id ORDER BY seqno, record_no) AS records
+        FROM contract LEFT JOIN contract_status USING (status_id) ORDER BY form_id""",
+    "staging": "SELECT count(*) FROM pg_tables WHERE schemaname = 'rowledger_staging'",
+}  # fmt: skip
+
+
+@pytest.fixture
+def contents() -> Callable[[Connection], dict[str, list[Any]]]:
+    """Everything in a database that files change, without ids and times."""
+
+    def contents(connection: Connection) -> dict[str, list[Any]]:
+        with db.transaction(connection) as cursor:
+            return {
+                name: [list(row.values()) for row in db.rows(cursor, query)] for name, query in TABLES.items()
+            }
+
+    return contents
