@@ -327,7 +327,7 @@ def files(draw: st.DrawFn) -> tuple[bytes, ImportTemplate, list[tuple[str, ...]]
 
 
 @hypothesis_settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(files(), st.integers(1, 8), st.integers(0, 7))
 def test_the_reader_gives_back_exactly_the_cells_that_were_written(
