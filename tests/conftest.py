@@ -43,13 +43,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         handle.cleanup()
 
 
+@pytest.fixture(scope="session")
+def fresh_database(server: Any) -> Callable[..., contextlib.AbstractContextManager[str]]:
+    """Makes a database, a copy of another, for as long as its address is used."""
+
+    @contextlib.contextmanager
+    def fresh_database(template: str = "migrated") -> Iterator[str]:
+        name = f"test_{next(_numbers)}"
+        _execute(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+        yield server.get_uri(name)
+        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+    return fresh_database
+
+
 @pytest.fixture
-def database_url(server: Any) -> Iterator[str]:
+def database_url(fresh_database: Callable[..., contextlib.AbstractContextManager[str]]) -> Iterator[str]:
     """The address of a fresh database with the tables and tests/data/reference.yml."""
-    name = f"test_{next(_numbers)}"
-    _execute(server, f"CREATE DATABASE {name} TEMPLATE migrated STRATEGY wal_log")
-    yield server.get_uri(name)
-    _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_database() as url:
+        yield url
 
 
 @pytest.fixture
