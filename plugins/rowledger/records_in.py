@@ -287,14 +287,14 @@ class Records:
         wanted = pc.greater_equal(cells["record_no"], first)
         if self.blank_lines:
             wanted = pc.and_(wanted, pc.invert(pc.and_(pc.equal(cells["c0"], MARK), pc.is_null(cells["c1"]))))
-        cells = cells.filter(wanted)
+        cells = _only(cells, wanted)
         if self._inner_blanks:
             cells = _each_cell(cells, lambda column: pc.replace_substring(column, MARK, ""))
         if self.layout.reason_place is not None or not self._template.file.header:
             cells = _without_reasons(cells, self.layout)
         wrong = pc.or_(pc.is_null(cells[f"c{width - 1}"]), pc.is_valid(cells[f"c{width}"]))
         reasons = self._wrong_width(cells.filter(wrong))
-        good = cells.filter(pc.invert(wrong)).select(["record_no", *names])
+        good = _only(cells, pc.invert(wrong)).select(["record_no", *names])
         if self._inner_breaks:  # a cell that reads like our null is text with control characters
             good = _each_cell(good, lambda column: pc.fill_null(column, NOWHERE))
         if self._template.file.header:
@@ -388,6 +388,13 @@ def raw_cells(chunk: Chunk, record_nos: list[int]) -> list[tuple[int, tuple[str,
 
     chosen = pc.is_in(chunk.cells["record_no"], value_set=pa.array(record_nos, pa.int64()))
     return [(row.pop("record_no"), tuple(row.values())) for row in chunk.cells.filter(chosen).to_pylist()]
+
+
+def _only(cells: Any, wanted: Any) -> Any:
+    """The wanted rows; not a copy of the table if that is all of them."""
+    import pyarrow.compute as pc
+
+    return cells if pc.all(wanted, min_count=0).as_py() else cells.filter(wanted)
 
 
 def _each_cell(cells: Any, change: Any) -> Any:

@@ -170,19 +170,14 @@ class _Judge:
         ``frame`` has one row per record, the record number as its index, and a text column per template column.
         Raises SetupError if an expectation raised: an error of ours is never a verdict.
         """
-        from great_expectations.execution_engine import PandasExecutionEngine
-        from great_expectations.validator.validator import Validator
-
-        # A batch definition would do the same, but hashes the whole frame twice to name the batch.
-        engine = PandasExecutionEngine()
-        engine.load_batch_data("chunk", frame)
-        results = Validator(execution_engine=engine, data_context=_context()).graph_validate(
-            configurations=[_with_lists(one, references) for one in self._configurations],
-            runtime_configuration={
-                "catch_exceptions": True,
-                "result_format": {"result_format": "COMPLETE", "include_unexpected_rows": False},
-            },
-        )
+        by_columns: dict[tuple[str, ...], list[Any]] = {}
+        for one in self._configurations:
+            by_columns.setdefault(_columns(one), []).append(_with_lists(one, references))
+        results = [
+            result
+            for columns, configurations in by_columns.items()
+            for result in _results(frame[list(columns)], configurations)
+        ]
         return [finding for one in results if (finding := self._finding(one))]
 
     def _finding(self, result: Any) -> Finding | None:
@@ -196,6 +191,37 @@ class _Judge:
         if result.success:
             return None
         return Finding(meta["column"], meta["rule"], tuple(result.result["unexpected_index_list"]))
+
+
+def _columns(configuration: Any) -> tuple[str, ...]:
+    return tuple(
+        configuration.kwargs[name]
+        for name in ("column", "column_A", "column_B")
+        if name in configuration.kwargs
+    )
+
+
+def _results(frame: pd.DataFrame, configurations: list[Any]) -> list[Any]:
+    """The results of expectations about the columns of a frame.
+
+    A frame of few columns at a time, because every condition copies the whole of the frame that it is about. A batch
+    definition in place of the validator would do the same, but hashes the whole frame twice to name the batch.
+    """
+    from great_expectations.execution_engine import PandasExecutionEngine
+    from great_expectations.validator.validator import Validator
+
+    engine = PandasExecutionEngine()
+    engine.load_batch_data("chunk", frame)
+    validator = Validator(execution_engine=engine, data_context=_context())
+    return list(
+        validator.graph_validate(
+            configurations=configurations,
+            runtime_configuration={
+                "catch_exceptions": True,
+                "result_format": {"result_format": "COMPLETE", "include_unexpected_rows": False},
+            },
+        )
+    )
 
 
 def _with_lists(configuration: Any, references: Mapping[str, list[str]]) -> Any:
