@@ -17,6 +17,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
+from psycopg2.sql import Composable
 
 from rowledger.errors import RecordRefused, SetupError, TryAgain
 
@@ -80,7 +81,7 @@ def savepoint(cursor: Cursor) -> Iterator[None]:
     cursor.execute("RELEASE SAVEPOINT part")
 
 
-def row(cursor: Cursor, query: str, params: Params | None = None) -> dict[str, Any] | None:
+def row(cursor: Cursor, query: str | Composable, params: Params | None = None) -> dict[str, Any] | None:
     """Run a query and return its first row or None."""
     cursor.execute(query, params)
     return cursor.fetchone()  # type: ignore[return-value]  # RealDictCursor gives dicts

@@ -25,7 +25,8 @@ def clean(cells: Any) -> Any:
     text = pc.utf8_trim_whitespace(cells)
     if not pc.all(pc.string_is_ascii(text), min_count=0).as_py():
         text = pc.utf8_normalize(text, form="NFC")
-    return pc.if_else(pc.equal(text, ""), None, text)
+    empty = pc.equal(text, "")
+    return pc.if_else(empty, None, text) if pc.any(empty, min_count=0).as_py() else text
 
 
 def as_dates(text: Any, format: str) -> Any:

@@ -58,7 +58,7 @@ def loader(kind: str) -> Loader:
 def next_key(cursor: Cursor, batch: Batch, after: str | None, size: int) -> str | None:
     """The last match key of the next chunk of about ``size`` records; None when everything is loaded."""
     query = sql.SQL(_SQL["next_key"]).format(staging=staging.table(batch))
-    found = row(cursor, query, {"after": after, "size": size})  # type: ignore[arg-type]
+    found = row(cursor, query, {"after": after, "size": size})
     return found["key"] if found else None
 
 
@@ -84,7 +84,7 @@ def lock(cursor: Cursor, batch: Batch) -> None:
 def _middle_key(cursor: Cursor, batch: Batch, after: str | None, upto: str) -> str | None:
     """A key that cuts the chunk in two, or None if all its records have one key."""
     query = sql.SQL(_SQL["middle_key"]).format(staging=staging.table(batch))
-    found = row(cursor, query, {"after": after, "upto": upto})  # type: ignore[arg-type]
+    found = row(cursor, query, {"after": after, "upto": upto})
     return found["key"] if found else None
 
 

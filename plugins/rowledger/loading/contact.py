@@ -10,7 +10,7 @@ from collections import Counter
 from psycopg2 import sql
 
 from rowledger import loading, staging
-from rowledger.db import Cursor, queries
+from rowledger.db import Cursor, queries, row
 from rowledger.model import Batch, Kind, TargetField
 from rowledger.templates import Column, ImportTemplate
 
@@ -47,10 +47,12 @@ def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
     """
     if len({column.field for column in template.columns} & set(KIND.match_keys)) < 2:
         return
+    here = {"domain_id": batch.domain_id}
+    found = row(cursor, sql.SQL(queries("contact")["links"]).format(staging=staging.table(batch)), here)
     query = sql.SQL(queries("contact")["arrange"]).format(staging=staging.table(batch))
-    changed = -1
+    changed = -1 if found and found["found"] else 0
     while changed:
-        cursor.execute(query, {"domain_id": batch.domain_id})
+        cursor.execute(query, here)
         changed = cursor.rowcount
 
 
@@ -88,7 +90,7 @@ def merge(
     cursor.execute(sql.SQL(queries("contact")["find"]).format(**parts), values)
     cursor.execute(sql.SQL(queries("contact")["merge"]).format(**parts), values)
     outcomes = loading.outcomes(cursor)
-    cursor.execute("DROP TABLE found")
+    cursor.execute("DROP TABLE source")
     return outcomes
 
 

@@ -1,3 +1,20 @@
+-- name: links
+-- Whether two match keys of the file may lead to one contact: through a key that both have, or through a stored
+-- contact. Hashes, so that a million keys need little memory; two that collide by chance cost time and no more.
+SELECT EXISTS (
+    SELECT FROM {staging} WHERE email IS NOT NULL GROUP BY hashtextextended(lower(email COLLATE "C"), 0)
+    HAVING min(hashtextextended(match_key, 0)) <> max(hashtextextended(match_key, 0))
+) OR EXISTS (
+    SELECT FROM {staging} WHERE external_id IS NOT NULL GROUP BY hashtextextended(external_id, 0)
+    HAVING min(hashtextextended(match_key, 0)) <> max(hashtextextended(match_key, 0))
+) OR EXISTS (
+    SELECT FROM {staging} AS s
+    CROSS JOIN LATERAL (
+        SELECT external_id FROM contact WHERE domain_id = %(domain_id)s AND lower(email) = lower(s.email COLLATE "C") LIMIT 1
+    ) AS owner
+    WHERE owner.external_id IS DISTINCT FROM s.external_id
+) AS found
+
 -- name: arrange
 -- Every link (a key, or the stored contact a key leads to) names the least match key of the records that have it.
 WITH link AS (
@@ -21,15 +38,21 @@ UPDATE {staging} AS s SET match_key = nearer.match_key
 FROM nearer WHERE s.record_no = nearer.record_no AND nearer.match_key < s.match_key
 
 -- name: find
--- The contacts that the records of a chunk lead to. A statement of its own: looked up while new contacts are being
+-- The records of a chunk and the contacts they lead to. A statement of its own: looked up while new contacts are being
 -- inserted, an index that the planner chose for an empty table would be read again and again.
-CREATE TEMPORARY TABLE found ON COMMIT DROP AS
-SELECT record_no, {found} AS contact_id,
+CREATE TEMPORARY TABLE source ON COMMIT DROP AS
+SELECT *, {found} AS contact_id,
        (by_external_id IS NOT NULL AND by_external_id IS DISTINCT FROM {found})
        OR (by_email IS NOT NULL AND by_email IS DISTINCT FROM {found}) AS conflicting
 FROM (
-    SELECT record_no, a.contact_id AS by_external_id, b.contact_id AS by_email
-    FROM {staging} AS s
+    SELECT s.*, a.contact_id AS by_external_id, b.contact_id AS by_email
+    FROM (
+        SELECT record_no, match_key, warnings, {fields},
+               max(record_no) OVER (PARTITION BY match_key) AS last_no,
+               count(*) OVER (PARTITION BY match_key) > 1 AS repeated
+        FROM {staging}
+        WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+    ) AS s
     -- LIMIT keeps the planner at one index look-up per record, whatever it believes about the size of contact.
     LEFT JOIN LATERAL (
         SELECT contact_id FROM contact WHERE domain_id = %(domain_id)s AND external_id = {external_id} LIMIT 1
@@ -37,34 +60,24 @@ FROM (
     LEFT JOIN LATERAL (
         SELECT contact_id FROM contact WHERE domain_id = %(domain_id)s AND lower(email) = lower({email} COLLATE "C") LIMIT 1
     ) AS b ON true
-    WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
 ) AS owners
 
 -- name: merge
-WITH chunk AS (
-    SELECT record_no, match_key, warnings, {fields},
-           max(record_no) OVER (PARTITION BY match_key) AS last_no,
-           count(*) OVER (PARTITION BY match_key) > 1 AS repeated
-    FROM {staging}
-    WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
-),
 -- Records of a key that occurs more than once: does each say the same as the last one?
-repeat AS (
+WITH repeat AS (
     SELECT r.record_no, r.match_key, ROW({theirs}) IS NOT DISTINCT FROM ROW({last}) AS same
-    FROM chunk AS r JOIN chunk AS l ON l.record_no = r.last_no
+    FROM source AS r JOIN source AS l ON l.record_no = r.last_no
     WHERE r.repeated
 ),
 winner AS (
     SELECT match_key, min(record_no) AS record_no FROM repeat WHERE same GROUP BY match_key
 ),
-source AS (
-    SELECT s.record_no, found.contact_id, found.conflicting, {staged}
-    FROM chunk AS s JOIN found USING (record_no)
-    WHERE NOT s.repeated OR s.record_no IN (SELECT record_no FROM winner)
-),
 merged AS (
     MERGE INTO contact AS t
-    USING (SELECT * FROM source WHERE NOT conflicting) AS s
+    USING (
+        SELECT * FROM source
+        WHERE NOT conflicting AND (NOT repeated OR record_no IN (SELECT record_no FROM winner))
+    ) AS s
     ON t.contact_id = s.contact_id
     WHEN MATCHED AND ({changed}) THEN
         UPDATE SET {assignments}, updated_at = now()
@@ -75,6 +88,7 @@ merged AS (
 touched AS (
     SELECT source.record_no, merged.action, coalesce(merged.contact_id, source.contact_id) AS contact_id, conflicting
     FROM source LEFT JOIN merged USING (record_no)
+    WHERE NOT repeated OR record_no IN (SELECT record_no FROM winner)
 ),
 origins AS (
     INSERT INTO contact_origin (contact_id, origin_id, seqno, record_no)
@@ -112,7 +126,7 @@ opted_out AS (
     GROUP BY record_no
 ),
 decided AS (
-    SELECT chunk.record_no, touched.contact_id,
+    SELECT source.record_no, touched.contact_id,
            CASE
                WHEN touched.conflicting THEN 'conflicting_keys'
                WHEN touched.record_no IS NULL AND repeat.same THEN 'duplicate_in_file'
@@ -125,9 +139,9 @@ decided AS (
                WHEN touched.action = 'UPDATE' OR linked.record_no IS NOT NULL THEN 'updated'
                ELSE 'unchanged'
            END AS outcome,
-           chunk.last_no,
-           nullif(coalesce(chunk.warnings, '[]') || coalesce(opted_out.warnings, '[]'), '[]') AS warnings
-    FROM chunk
+           source.last_no,
+           nullif(coalesce(source.warnings, '[]') || coalesce(opted_out.warnings, '[]'), '[]') AS warnings
+    FROM source
     LEFT JOIN touched USING (record_no)
     LEFT JOIN repeat USING (record_no)
     LEFT JOIN opted_out USING (record_no)
