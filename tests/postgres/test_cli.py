@@ -227,11 +227,12 @@ def test_scripts_get_json(call: Call, write: Write) -> None:
 
 def test_names_and_values_of_users_are_shown_as_text(call: Call, write: Write) -> None:
     """Markup and control characters in a file name or a cell do nothing to the terminal."""
-    call("submit", write(name="[bold]x \x1b[2J.csv"), *CONTACTS)
+    call("submit", write(f"{GOOD}K\u200b3,,Čapek\n", "[bold]x \x1b[2J.csv"), *CONTACTS)
     call("work", "1")
     for told in (call("list"), call("show", "1"), call("records", "1")):
         assert "\x1b" not in told.out
     assert "[bold]x" in call("show", "1").out
+    assert 'Customer number "K\\u200b3" is not a code' in call("records", "1").out
 
 
 @pytest.mark.parametrize("width", [80, 120])
