@@ -26,7 +26,7 @@ from rowledger.templates import ImportTemplate, parse_template
 
 if TYPE_CHECKING:
     from rowledger.records_in import Chunk
-    from rowledger.validation import Verdicts
+    from rowledger.validation import Judged, Validation
 
 T = TypeVar("T")
 log = logging.getLogger("rowledger")
@@ -96,20 +96,19 @@ def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) ->
         with ThreadPoolExecutor(max_workers=1) as writer:
             writing: Future[None] | None = None
             for chunk in records.chunks(batch.validated_records, worker.settings.validate_chunk):
-                verdicts = validation.judge(chunk)
+                judged = validation.judge(chunk)
                 if writing:
                     writing.result()
-                writing = writer.submit(
-                    _again, worker, partial(_keep_verdicts, worker, batch, chunk.last, verdicts)
-                )
+                writing = writer.submit(_again, worker, partial(_keep, worker, batch, validation, judged))
             if writing:
                 writing.result()
 
 
-def _keep_verdicts(worker: Worker, batch: Batch, last: int, verdicts: Verdicts) -> None:
+def _keep(worker: Worker, batch: Batch, validation: Validation, judged: Judged) -> None:
+    verdicts, last = validation.verdicts(judged), judged.chunk.last
     with worker.chunk(batch) as cursor:
         ledger.write_rejects(cursor, batch, verdicts.rejects)
-        staged = staging.copy_in(cursor, batch, verdicts.accepted) if verdicts.accepted else 0
+        staged = staging.copy_in(cursor, batch, verdicts.accepted)
         batches.mark_validated(cursor, batch, last, staged, len(verdicts.rejects))
     log.info("Import batch %s: validated up to record %s", batch.seqno, f"{last:,}")
 

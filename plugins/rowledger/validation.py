@@ -31,6 +31,17 @@ class Verdicts:
     accepted: Any
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A chunk, its cleaned columns, and per record number all reasons and all warnings."""
+
+    chunk: Chunk
+    numbers: Any
+    cleaned: list[Any]
+    reasons: dict[int, list[Reason]]
+    warnings: dict[int, list[Reason]]
+
+
 class Validation:
     """Judges the chunks of one file against one template."""
 
@@ -51,25 +62,29 @@ class Validation:
             if place is not None:
                 records.index_first(place, values.clean)
 
-    def judge(self, chunk: Chunk) -> Verdicts:
-        """Give every record of the chunk its verdict."""
+    def judge(self, chunk: Chunk) -> Judged:
+        """Let Great Expectations judge every well-formed record of the chunk."""
+        numbers = chunk.cells["record_no"].combine_chunks()
+        cleaned = [self._cleaned(chunk, place) for place in self._records.layout.places]
+        reasons, warnings = self._reasons(numbers, cleaned) if len(numbers) else ({}, {})
+        return Judged(chunk, numbers, cleaned, reasons, warnings)
+
+    def verdicts(self, judged: Judged) -> Verdicts:
+        """Turn what was judged into rejects with their cells and accepted records with typed values."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        if chunk.cells.num_rows == 0:
-            return Verdicts(chunk.rejects, None)
-        numbers = chunk.cells["record_no"].combine_chunks()
-        cleaned = [self._cleaned(chunk, place) for place in self._records.layout.places]
-        reasons, warnings = self._reasons(numbers, cleaned)
+        chunk, numbers, reasons = judged.chunk, judged.numbers, dict(judged.reasons)
         typed = {
             column.field: _typed(column, array)
-            for column, array in zip(self._template.columns, cleaned, strict=True)
+            for column, array in zip(self._template.columns, judged.cleaned, strict=True)
             if column.field
         }
         match_key = self._match_key(typed, numbers, reasons)
-        rejects = [*chunk.rejects, *_rejects(chunk, reasons, warnings)]
+        rejects = [*chunk.rejects, *_rejects(chunk, reasons, judged.warnings)]
         table = pa.table(
-            {"record_no": numbers, "match_key": match_key, "warnings": _as_json(numbers, warnings)} | typed
+            {"record_no": numbers, "match_key": match_key, "warnings": _as_json(numbers, judged.warnings)}
+            | typed
         )
         if reasons:
             table = table.filter(

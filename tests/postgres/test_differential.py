@@ -359,7 +359,7 @@ def by_rowledger(
     with Records(path, parsed, folder / "scratch") as records:
         validation = Validation(parsed, loading.kinds()[parsed.kind], records, LISTS)
         for chunk in records.chunks(0, 600):
-            result = validation.judge(chunk)
+            result = validation.verdicts(validation.judge(chunk))
             for reject in result.rejects:
                 verdicts[reject.record_no] = Verdict(
                     [(reason.rule, reason.column) for reason in reject.reasons],
