@@ -99,6 +99,26 @@ def test_two_contacts_that_swap_their_addresses_in_one_file_are_both_rejected(
     assert contacts(connection, "email") == [("ada@example.com",), ("bob@example.com",)]
 
 
+def test_a_record_whose_keys_contradict_each_other_draws_no_other_record_into_its_fate(
+    apply: Apply, connection: Connection
+) -> None:
+    apply(SHORT, "K2,ada@example.com,Ångström", "K3,bob@example.com,Brontë")
+    assert apply(SHORT, "K2,,Renamed", "K2,bob@example.com,x", "K3,,Changed") == [
+        ("updated",),
+        ("rejected", "conflicting_keys"),
+        ("updated",),
+    ]
+    assert contacts(connection, "last_name") == [("Renamed",), ("Changed",)]
+
+
+def test_the_email_of_a_contact_with_another_external_id_is_no_way_to_it(
+    apply: Apply, connection: Connection
+) -> None:
+    apply(SHORT, "K1,ada@example.com,Ångström")
+    assert apply(SHORT, "K5,ada@example.com,Lovelace") == [("rejected", "conflicting_keys")]
+    assert contacts(connection, "external_id") == [("K1",)]
+
+
 def test_the_same_key_in_another_domain_is_another_contact(apply: Apply, connection: Connection) -> None:
     apply(SHORT, "K1,ada@example.com,Ångström")
     assert apply(SHORT, "K1,ada@example.com,Lovelace", domain="OTHER") == [("created",)]

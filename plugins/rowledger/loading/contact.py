@@ -42,17 +42,21 @@ KIND = Kind(
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
     """Give records that share any key, with each other or through a stored contact, one match key.
 
-    Needed only where a template fills more than one key; repeated until nothing changes. A key that the template does
+    A record whose keys contradict each other is set apart first. Needed only where a template fills more than one key. A key that the template does
     not match by links records too: no two contacts can have it, so who comes first would depend on the chunks.
     """
     if len({column.field for column in template.columns} & set(KIND.match_keys)) < 2:
         return
+    parts = _parts(batch, template)
+    parts["owners"] = _sql("owners", **parts, records=_sql("all_records", **parts))
     here = {"domain_id": batch.domain_id}
-    found = row(cursor, sql.SQL(queries("contact")["links"]).format(staging=staging.table(batch)), here)
-    query = sql.SQL(queries("contact")["arrange"]).format(staging=staging.table(batch))
+    cursor.execute(_sql("strays", **parts), here)
+    cursor.execute(_sql("set_apart", **parts))
+    found = row(cursor, _sql("links", **parts))
+    cursor.execute("DROP TABLE stray")
     changed = -1 if found and found["found"] else 0
     while changed:
-        cursor.execute(query, here)
+        cursor.execute(_sql("arrange", **parts), here)
         changed = cursor.rowcount
 
 
@@ -60,9 +64,36 @@ def merge(
     cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
 ) -> Counter[str]:
     """Create and update the chunk's contacts, link their origins and subscriptions, write the ledger."""
+    parts = _parts(batch, template)
+    parts["owners"] = _sql("owners", **parts, records=_sql("chunk", **parts))
+    values = {
+        "seqno": batch.seqno,
+        "domain_id": batch.domain_id,
+        "after": after,
+        "upto": upto,
+        "key_columns": " and ".join(batch.columns[key] for key in KIND.match_keys if key in batch.columns),
+    }
+    # However large contact is, a chunk finds its few rows by index; the planner would rather read the whole table.
+    cursor.execute("SET LOCAL enable_seqscan = off")
+    cursor.execute(_sql("find", **parts), values)
+    cursor.execute(_sql("merge", **parts), values)
+    outcomes = loading.outcomes(cursor)
+    cursor.execute("DROP TABLE source")
+    return outcomes
+
+
+def _sql(name: str, **parts: sql.Composable) -> sql.Composed:
+    return sql.SQL(queries("contact")[name]).format(**parts)
+
+
+def _parts(batch: Batch, template: ImportTemplate) -> dict[str, sql.Composable]:
+    """What the queries need of the template: which fields it fills, and by which it finds a contact."""
     columns = [column for column in template.columns if column.field]
-    unique = [column.field for column in columns if column.field in KIND.match_keys]
-    parts = {
+    filled, keys = {column.field for column in columns}, _keys(template)
+    found = sql.SQL("coalesce({}, NULL)").format(
+        sql.SQL(", ").join(sql.Identifier(f"by_{key}") for key in keys)
+    )
+    return {
         "staging": staging.table(batch),
         "fields": _list("{field}", columns),
         "staged": _list("s.{field}", columns),
@@ -72,26 +103,11 @@ def merge(
             _new(column, "{new} IS DISTINCT FROM t.{field}") for column in columns
         ),
         "assignments": sql.SQL(", ").join(_new(column, "{field} = {new}") for column in columns),
-        "external_id": sql.SQL("s.external_id" if "external_id" in unique else "NULL::text"),
-        "email": sql.SQL("s.email" if "email" in unique else "NULL::text"),
-        "found": sql.SQL("coalesce({}, NULL)").format(
-            sql.SQL(", ").join(sql.Identifier(f"by_{key}") for key in _keys(template))
-        ),
+        "external_id": sql.SQL("s.external_id" if "external_id" in filled else "NULL::text"),
+        "email": sql.SQL("s.email" if "email" in filled else "NULL::text"),
+        "found": found,
+        "conflicting": _sql("conflicting_two" if len(keys) > 1 else "conflicting_one", found=found),
     }
-    values = {
-        "seqno": batch.seqno,
-        "domain_id": batch.domain_id,
-        "after": after,
-        "upto": upto,
-        "key_columns": " and ".join(batch.columns[field] for field in unique if field),
-    }
-    # However large contact is, a chunk finds its few rows by index; the planner would rather read the whole table.
-    cursor.execute("SET LOCAL enable_seqscan = off")
-    cursor.execute(sql.SQL(queries("contact")["find"]).format(**parts), values)
-    cursor.execute(sql.SQL(queries("contact")["merge"]).format(**parts), values)
-    outcomes = loading.outcomes(cursor)
-    cursor.execute("DROP TABLE source")
-    return outcomes
 
 
 def _keys(template: ImportTemplate) -> list[str]:

@@ -1,3 +1,49 @@
+-- name: all_records
+SELECT record_no, external_id, email FROM {staging}
+
+-- name: conflicting_one
+-- The template finds contacts by one key, and the other key belongs to somebody else.
+(by_external_id IS NOT NULL AND by_external_id IS DISTINCT FROM {found}
+ OR by_email IS NOT NULL AND by_email IS DISTINCT FROM {found})
+
+-- name: conflicting_two
+-- The keys lead to two contacts, or the email to one that has another external id.
+(by_external_id IS NOT NULL AND by_email IS NOT NULL AND by_external_id <> by_email
+ OR by_external_id IS NULL AND external_id IS NOT NULL AND by_email IS NOT NULL AND owner_external_id IS NOT NULL)
+
+-- name: owners
+-- For each of some records the stored contacts that have its external id and its email. LIMIT keeps the planner at one
+-- index look-up per record, whatever it believes about the size of contact; the second is spared where the first says
+-- enough.
+SELECT s.*, a.contact_id AS by_external_id, b.external_id AS owner_external_id,
+       CASE WHEN a.folded_email = lower({email} COLLATE "C") THEN a.contact_id ELSE b.contact_id END AS by_email
+FROM ({records}) AS s
+LEFT JOIN LATERAL (
+    SELECT contact_id, lower(email) AS folded_email
+    FROM contact WHERE domain_id = %(domain_id)s AND external_id = {external_id} LIMIT 1
+) AS a ON true
+LEFT JOIN LATERAL (
+    SELECT contact_id, external_id
+    FROM contact
+    WHERE a.folded_email IS DISTINCT FROM lower({email} COLLATE "C")
+      AND domain_id = %(domain_id)s AND lower(email) = lower({email} COLLATE "C")
+    LIMIT 1
+) AS b ON true
+
+-- name: strays
+-- Records of the file that lead to a stored contact other than by its external id and email alike; mostly none.
+CREATE TEMPORARY TABLE stray ON COMMIT DROP AS
+SELECT record_no, {conflicting} AS conflicting
+FROM ({owners}) AS owners
+WHERE {conflicting} OR by_email IS DISTINCT FROM by_external_id AND by_email IS NOT NULL
+
+-- name: set_apart
+-- A record whose keys lead to different contacts belongs to neither: it gets a match key of its own, which no cell can
+-- have, so that it draws no other record into its fate.
+UPDATE {staging} AS s SET match_key = E'\x01' || s.record_no
+FROM stray
+WHERE s.record_no = stray.record_no AND stray.conflicting
+
 -- name: links
 -- Whether two match keys of the file may lead to one contact: through a key that both have, or through a stored
 -- contact. Hashes, so that a million keys need little memory; two that collide by chance cost time and no more.
@@ -7,26 +53,24 @@ SELECT EXISTS (
 ) OR EXISTS (
     SELECT FROM {staging} WHERE external_id IS NOT NULL GROUP BY hashtextextended(external_id, 0)
     HAVING min(hashtextextended(match_key, 0)) <> max(hashtextextended(match_key, 0))
-) OR EXISTS (
-    SELECT FROM {staging} AS s
-    CROSS JOIN LATERAL (
-        SELECT external_id FROM contact WHERE domain_id = %(domain_id)s AND lower(email) = lower(s.email COLLATE "C") LIMIT 1
-    ) AS owner
-    WHERE owner.external_id IS DISTINCT FROM s.external_id
-) AS found
+) OR EXISTS (SELECT FROM stray WHERE NOT conflicting) AS found
 
 -- name: arrange
 -- Every link (a key, or the stored contact a key leads to) names the least match key of the records that have it.
-WITH link AS (
-    SELECT record_no, match_key, 'external ' || external_id AS link FROM {staging} WHERE external_id IS NOT NULL
+WITH record AS (
+    SELECT record_no, match_key, external_id, lower(email COLLATE "C") AS email
+    FROM {staging} WHERE NOT starts_with(match_key, E'\x01')
+),
+link AS (
+    SELECT record_no, match_key, 'external ' || external_id AS link FROM record WHERE external_id IS NOT NULL
     UNION ALL
-    SELECT record_no, match_key, 'email ' || lower(email COLLATE "C") FROM {staging} WHERE email IS NOT NULL
+    SELECT record_no, match_key, 'email ' || email FROM record WHERE email IS NOT NULL
     UNION ALL
     SELECT record_no, match_key, 'contact ' || contact_id
-    FROM {staging} AS s JOIN contact ON domain_id = %(domain_id)s AND contact.external_id = s.external_id
+    FROM record JOIN contact ON domain_id = %(domain_id)s AND contact.external_id = record.external_id
     UNION ALL
     SELECT record_no, match_key, 'contact ' || contact_id
-    FROM {staging} AS s JOIN contact ON domain_id = %(domain_id)s AND lower(contact.email) = lower(s.email COLLATE "C")
+    FROM record JOIN contact ON domain_id = %(domain_id)s AND lower(contact.email) = record.email
 ),
 least AS (
     SELECT link, min(match_key) AS match_key FROM link GROUP BY link HAVING min(match_key) <> max(match_key)
@@ -41,26 +85,15 @@ FROM nearer WHERE s.record_no = nearer.record_no AND nearer.match_key < s.match_
 -- The records of a chunk and the contacts they lead to. A statement of its own: looked up while new contacts are being
 -- inserted, an index that the planner chose for an empty table would be read again and again.
 CREATE TEMPORARY TABLE source ON COMMIT DROP AS
-SELECT *, {found} AS contact_id,
-       (by_external_id IS NOT NULL AND by_external_id IS DISTINCT FROM {found})
-       OR (by_email IS NOT NULL AND by_email IS DISTINCT FROM {found}) AS conflicting
-FROM (
-    SELECT s.*, a.contact_id AS by_external_id, b.contact_id AS by_email
-    FROM (
-        SELECT record_no, match_key, warnings, {fields},
-               max(record_no) OVER (PARTITION BY match_key) AS last_no,
-               count(*) OVER (PARTITION BY match_key) > 1 AS repeated
-        FROM {staging}
-        WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
-    ) AS s
-    -- LIMIT keeps the planner at one index look-up per record, whatever it believes about the size of contact.
-    LEFT JOIN LATERAL (
-        SELECT contact_id FROM contact WHERE domain_id = %(domain_id)s AND external_id = {external_id} LIMIT 1
-    ) AS a ON true
-    LEFT JOIN LATERAL (
-        SELECT contact_id FROM contact WHERE domain_id = %(domain_id)s AND lower(email) = lower({email} COLLATE "C") LIMIT 1
-    ) AS b ON true
-) AS owners
+SELECT *, {found} AS contact_id, starts_with(match_key, E'\x01') OR {conflicting} AS conflicting
+FROM ({owners}) AS owners
+
+-- name: chunk
+SELECT record_no, match_key, warnings, {fields},
+       max(record_no) OVER (PARTITION BY match_key) AS last_no,
+       count(*) OVER (PARTITION BY match_key) > 1 AS repeated
+FROM {staging}
+WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
 
 -- name: merge
 -- Records of a key that occurs more than once: does each say the same as the last one?
@@ -86,7 +119,8 @@ merged AS (
     RETURNING merge_action() AS action, s.record_no, t.contact_id
 ),
 touched AS (
-    SELECT source.record_no, merged.action, coalesce(merged.contact_id, source.contact_id) AS contact_id, conflicting
+    SELECT source.record_no, merged.action, conflicting,
+           CASE WHEN NOT conflicting THEN coalesce(merged.contact_id, source.contact_id) END AS contact_id
     FROM source LEFT JOIN merged USING (record_no)
     WHERE NOT repeated OR record_no IN (SELECT record_no FROM winner)
 ),
