@@ -65,7 +65,9 @@ def merge(
 ) -> Counter[str]:
     """Create and update the chunk's contacts, link their origins and subscriptions, write the ledger."""
     parts = _parts(batch, template)
-    parts["owners"] = _sql("owners", **parts, records=_sql("chunk", **parts))
+    # Whose other key belongs to somebody else has been set apart; here only what finds a contact is looked up.
+    keys = {key: parts[key] if key in _keys(template) else sql.SQL("NULL::text") for key in KIND.match_keys}
+    parts["owners"] = _sql("owners", **parts | keys, records=_sql("chunk", **parts))
     values = {
         "seqno": batch.seqno,
         "domain_id": batch.domain_id,
@@ -105,6 +107,7 @@ def _parts(batch: Batch, template: ImportTemplate) -> dict[str, sql.Composable]:
         "assignments": sql.SQL(", ").join(_new(column, "{field} = {new}") for column in columns),
         "external_id": sql.SQL("s.external_id" if "external_id" in filled else "NULL::text"),
         "email": sql.SQL("s.email" if "email" in filled else "NULL::text"),
+        "other_key": sql.SQL('lower(s.email COLLATE "C")' if keys[0] == "external_id" else "s.external_id"),
         "found": found,
         "conflicting": _sql("conflicting_two" if len(keys) > 1 else "conflicting_one", found=found),
     }

@@ -47,11 +47,11 @@ WHERE s.record_no = stray.record_no AND stray.conflicting
 -- name: links
 -- Whether two match keys of the file may lead to one contact: through a key that both have, or through a stored
 -- contact. Hashes, so that a million keys need little memory; two that collide by chance cost time and no more.
+-- Whoever shares the first key shares the match key: only the other one is looked at.
 SELECT EXISTS (
-    SELECT FROM {staging} WHERE email IS NOT NULL GROUP BY hashtextextended(lower(email COLLATE "C"), 0)
-    HAVING min(hashtextextended(match_key, 0)) <> max(hashtextextended(match_key, 0))
-) OR EXISTS (
-    SELECT FROM {staging} WHERE external_id IS NOT NULL GROUP BY hashtextextended(external_id, 0)
+    SELECT FROM {staging} AS s
+    WHERE {other_key} IS NOT NULL AND NOT starts_with(match_key, E'\x01')
+    GROUP BY hashtextextended({other_key}, 0)
     HAVING min(hashtextextended(match_key, 0)) <> max(hashtextextended(match_key, 0))
 ) OR EXISTS (SELECT FROM stray WHERE NOT conflicting) AS found
 
