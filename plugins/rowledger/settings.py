@@ -20,7 +20,7 @@ class Settings:
     home: Path
     templates: Path
     database_url: str | None = None
-    validate_chunk: int = 60_000
+    validate_chunk: int = 50_000
     load_chunk: int = 100_000
     lease_seconds: int = 300
     batches_per_run: int = 100
