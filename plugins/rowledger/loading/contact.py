@@ -42,8 +42,9 @@ KIND = Kind(
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
     """Give records that share any key, with each other or through a stored contact, one match key.
 
-    A record whose keys contradict each other is set apart first. Needed only where a template fills more than one key. A key that the template does
-    not match by links records too: no two contacts can have it, so who comes first would depend on the chunks.
+    A record whose keys contradict each other is set apart first. Needed only where a template fills more than one
+    key. A key that the template does not match by links records too: no two contacts can have it, so who comes first
+    would depend on the chunks. Repeated until nothing changes.
     """
     if len({column.field for column in template.columns} & set(KIND.match_keys)) < 2:
         return
