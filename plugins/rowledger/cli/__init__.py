@@ -1,0 +1,27 @@
+"""The command line ``rowledger``: for people (tables, sentences) and for scripts (``--json``, exit codes).
+
+Exit codes: 0 done; 1 a check or a batch failed; 2 the call or the set-up is wrong; 3 the file is wrong; 4 another
+worker took the batch over; 5 the same file was uploaded before; 75 the database is not available, try again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Importing a module adds its commands; the help lists them in this order.
+from rowledger.cli import imports, templates, administration  # noqa: F401 # isort: skip
+from rowledger.cli.terminal import app, complain
+from rowledger.errors import RowledgerError
+
+
+def main() -> None:
+    """Run the command line; errors become sentences and exit codes."""
+    try:
+        app()
+    except RowledgerError as error:
+        complain(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever reads has seen enough; Python would complain once more when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,103 @@
+"""What the commands share: the application, the terminal, the database, and how people's text is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+
+from rowledger import db, loading, templates
+from rowledger.db import Connection
+from rowledger.errors import RowledgerError, UnknownCode
+from rowledger.settings import Settings
+
+app = typer.Typer(
+    help="Import CSV files into PostgreSQL, with a ledger of what became of every record.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Seqno = Annotated[int, typer.Argument(help="The import batch seqno.", min=1, metavar="SEQNO")]
+TemplateName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a template.")]
+
+
+@contextlib.contextmanager
+def database(settings: Settings, *, checked: bool = True) -> Iterator[Connection]:
+    """A connection to the configured database, or to the embedded one, which is started if need be."""
+    with contextlib.ExitStack() as stack:
+        url = settings.database_url
+        if url is None:
+            from rowledger import server
+
+            embedded = stack.enter_context(server.running(settings))
+            url = embedded.get_uri(server.DATABASE)
+        connection = stack.enter_context(contextlib.closing(db.connect(url)))
+        if checked and settings.database_url is None:
+            db.migrate(connection)
+        yield connection
+
+
+def find_template(settings: Settings, name: str, kind: str | None = None) -> templates.ImportTemplate:
+    """The template of that name, of that kind if one is said. Raises UnknownCode or TemplateError."""
+    known_kind(kind)
+    template = templates.find_template(settings.templates, name, loading.kinds())
+    if kind is not None and template.kind != kind:
+        raise UnknownCode(f'Template "{name}" is for {template.kind}, not for {kind}.')
+    return template
+
+
+def known_kind(kind: str | None) -> None:
+    """Raises UnknownCode if there is no such import kind."""
+    kinds = loading.kinds()
+    if kind is not None and kind not in kinds:
+        raise UnknownCode(f'There is no import kind "{kind}". Kinds are: {", ".join(sorted(kinds))}.')
+
+
+def new_table(*headings: str, names: tuple[str, ...] = ()) -> Table:
+    """A table that cuts nothing off; columns of ``names`` are not broken either."""
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold", no_wrap=heading in names)
+    return table
+
+
+def complain(error: RowledgerError) -> None:
+    """Print an error as a sentence, on standard error."""
+    err.print(f"[red]{plain(str(error))}[/red]")
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Print for scripts."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=indent, default=str) + "\n")
+
+
+def check_box(checked: bool) -> str:
+    """A check box, as text."""
+    return "☑" if checked else "☐"
+
+
+def plain(text: str) -> str:
+    """Text of users as text: no markup, no control characters for the terminal."""
+    return escape("".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text))
+
+
+def log_to_terminal(quiet: bool) -> None:
+    """Show the log of the work on standard error."""
+    handler = RichHandler(console=err, show_path=False, show_level=False)
+    logging.getLogger("rowledger").addHandler(handler)
+    logging.getLogger("rowledger").setLevel(logging.WARNING if quiet else logging.INFO)
