@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from rowledger import ledger, reference
+from rowledger import contracts, ledger, reference
 from rowledger.db import Connection, rows, transaction
+from rowledger.errors import UnknownCode
 from rowledger.model import Batch
 from rowledger.reference import Reference
 from rowledger.settings import Settings
@@ -201,21 +203,53 @@ def test_a_contract_of_a_domain_without_an_initial_status_has_none_until_an_impo
     assert current(connection, "G1") == (None, None)
 
 
-def test_the_history_tells_what_was_known_when(apply: Apply, connection: Connection) -> None:
+def test_rule_10_which_status_on_a_day_as_known_at_a_moment(apply: Apply, connection: Connection) -> None:
     """A result that comes late changes what we know of a day, not what we knew."""
     apply("F1 03-02-2026 30")
-    with transaction(connection) as cursor:
-        (then,) = rows(cursor, "SELECT clock_timestamp() AS moment")
+    then = now(connection)
     apply("F1 01-02-2026 20")
-    as_known = """
-        SELECT code FROM status_history JOIN contract USING (contract_id)
-        JOIN contract_status ON contract_status.status_id = status_history.status_id
-        WHERE form_id = 'F1' AND status_history.date_result <= '2026-02-02' AND recorded_at <= %(moment)s
-        ORDER BY status_history.date_result DESC, status_history.seqno DESC NULLS LAST, status_history.record_no DESC
-        LIMIT 1"""
-    with transaction(connection) as cursor:
-        assert rows(cursor, as_known, then)[0]["code"] == "10"
-        assert rows(cursor, as_known, {"moment": "infinity"})[0]["code"] == "20"
+
+    def told(day: str | None, known_at: datetime | None = None) -> str | None:
+        on = date.fromisoformat(day) if day else None
+        found = contracts.status_as_of(connection, "DEMO", "F1", on, known_at)
+        return found and found.code
+
+    assert [told(day, then) for day in ("2025-12-31", "2026-01-01", "2026-02-02", "2026-02-03")] == [
+        None,
+        "10",
+        "10",
+        "30",
+    ]
+    assert [told(day) for day in ("2026-01-31", "2026-02-01", "2026-02-02", "2026-02-03", None)] == [
+        "10",
+        "20",
+        "20",
+        "30",
+        "30",
+    ]
+    assert told("2026-02-02", datetime(2000, 1, 1, tzinfo=UTC)) is None
+
+
+def test_rule_10_the_last_entry_of_a_day_is_the_status_of_the_day(
+    apply: Apply, connection: Connection
+) -> None:
+    apply("F1 01-01-2026 30\nF1 01-01-2026 20")
+    found = contracts.status_as_of(connection, "DEMO", "F1", date(2026, 1, 1))
+    assert found
+    assert (found.code, found.phase, found.cause, found.seqno, found.record_no) == (
+        "20",
+        "NEW",
+        "import",
+        1,
+        2,
+    )
+
+
+def test_rule_10_asks_for_a_contract_that_exists(connection: Connection) -> None:
+    with pytest.raises(UnknownCode, match='There is no contract "F9" in domain DEMO'):
+        contracts.status_as_of(connection, "DEMO", "F9")
+    with pytest.raises(UnknownCode, match='There is no domain "NONE"'):
+        contracts.status_as_of(connection, "NONE", "F1")
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
@@ -258,6 +292,12 @@ def history(connection: Connection, form_id: str) -> list[tuple[str, str, str]]:
                WHERE form_id = %(form_id)s ORDER BY h.date_result, h.seqno NULLS FIRST, h.record_no"""
     with transaction(connection) as cursor:
         return [(r["day"], r["code"], r["cause"]) for r in rows(cursor, query, {"form_id": form_id})]
+
+
+def now(connection: Connection) -> datetime:
+    with transaction(connection) as cursor:
+        (found,) = rows(cursor, "SELECT clock_timestamp() AS moment")
+    return cast("datetime", found["moment"])
 
 
 def versions(connection: Connection) -> list[dict[str, Any]]:

@@ -44,6 +44,7 @@ ARROWS = {
     "loading.contact": "db loading model staging templates",
     "loading.contract_status": "db loading model staging templates",
     "ledger": "db layouts model templates",
+    "contracts": "db errors",
     "reference": "db errors",
     "pipeline": "batches db errors ledger loading model records_in reference settings staging templates validation",
     # beside them: the database from a wheel
