@@ -82,7 +82,7 @@ def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) ->
 
     kind = loading.kinds()[batch.kind]
     lists = sorted({column.reference for column in template.columns if column.reference})
-    references = reference.value_lists(worker.connection, lists)
+    references = reference.value_lists(worker.connection, lists, batch.domain_id)
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # Arrow's own pool keeps what it no longer needs
     with Records(Path(batch.file_path), template, worker.settings.scratch) as records:
         columns = {

@@ -19,6 +19,9 @@ from rowledger.errors import SetupError
 
 _SQL = queries("reference")
 
+# Active origins; mailing lists that can be chosen; all mailing lists. The names of other lists never begin with @.
+DOMAIN_LISTS = ("@origins", "@subscriptions", "@lists")
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -164,14 +167,18 @@ def _write(cursor: Cursor, name: str, lines: list[tuple[Any, ...]], here: Mappin
     return len(lines)
 
 
-def value_lists(connection: Connection, names: list[str]) -> dict[str, list[str]]:
-    """The values of named lists. Raises SetupError if a list does not exist."""
+def value_lists(connection: Connection, names: list[str], domain_id: int) -> dict[str, list[str]]:
+    """The values of the named lists; of ``DOMAIN_LISTS`` those of the domain, which may be none.
+
+    Raises SetupError if another list does not exist.
+    """
     with transaction(connection) as cursor:
         found: dict[str, list[str]] = {name: [] for name in names}
-        for r in rows(cursor, _SQL["value_lists"], {"names": names}):
-            found[r["list_name"]].append(r["value"])
+        for r in rows(cursor, _SQL["value_lists"], {"names": names, "domain_id": domain_id}):
+            if r["list_name"] in found:
+                found[r["list_name"]].append(r["value"])
     for name, listed in found.items():
-        if not listed:
+        if not listed and name not in DOMAIN_LISTS:
             raise SetupError(
                 f'The template refers to the list "{name}", which is empty; load it with load-reference.'
             )

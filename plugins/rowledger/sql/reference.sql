@@ -58,4 +58,12 @@ SELECT list_name, value FROM (VALUES VALUES_HERE) AS given (list_name, value)
 ON CONFLICT ON CONSTRAINT reference_value_unique DO NOTHING
 
 -- name: value_lists
-SELECT list_name, value FROM reference_value WHERE list_name = ANY(%(names)s) ORDER BY list_name, value
+-- Named lists, and those that every domain has of its own: its active origins, its enabled and all its mailing lists.
+SELECT list_name, value FROM reference_value WHERE list_name = ANY(%(names)s)
+UNION ALL
+SELECT '@origins', code FROM origin WHERE domain_id = %(domain_id)s AND active
+UNION ALL
+SELECT '@subscriptions', list_id FROM subscription WHERE domain_id = %(domain_id)s AND NOT disabled
+UNION ALL
+SELECT '@lists', list_id FROM subscription WHERE domain_id = %(domain_id)s
+ORDER BY list_name, value
