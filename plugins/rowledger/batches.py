@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from rowledger import staging
@@ -28,8 +28,8 @@ def register(
     suite_hash: str,
     domain: str,
     *,
-    origins: Iterable[str] = (),
-    subscriptions: Iterable[str] = (),
+    origins: Collection[str] = (),
+    subscriptions: Collection[str] = (),
     by: str,
     through: str,
     again: bool = False,
@@ -37,6 +37,8 @@ def register(
     """Make a waiting batch of an upload; returns its seqno. Raises UnknownCode or DuplicateUpload."""
     with transaction(connection) as cursor:
         domain_id = _domain_id(cursor, domain, template)
+        _refuse_unchosen(template, "origin", origins, template.origins)
+        _refuse_unchosen(template, "subscription list", subscriptions, template.subscriptions)
         # Two uploads of one file at once must not both believe to be the first.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (upload.sha256, domain_id))
         cursor.execute(
@@ -78,6 +80,18 @@ def _domain_id(cursor: Cursor, code: str, template: ImportTemplate) -> int:
             f'Template "{template.name}" is not for domain {code}; it is for {", ".join(template.domains)}.'
         )
     return int(found["domain_id"])
+
+
+def _refuse_unchosen(
+    template: ImportTemplate, name: str, codes: Collection[str], allowed: tuple[str, ...] | None
+) -> None:
+    """A template may say which origins and subscriptions can be chosen with it."""
+    for code in codes if allowed is not None else ():
+        if code not in (allowed or ()):
+            those = ", ".join(allowed or ()) or "none"
+            raise UnknownCode(
+                f'The {name} "{code}" cannot be chosen with template "{template.name}"; those that can are: {those}.'
+            )
 
 
 def _add_codes(

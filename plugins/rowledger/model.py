@@ -63,13 +63,16 @@ class Reject:
 class TargetField:
     """A field of an import kind that a template column can fill.
 
-    ``sql_type`` is the type of the staging column; ``types`` are the template types that may feed it.
+    ``sql_type`` is the type of the staging column; ``types`` are the template types that may feed it. The values of a
+    field with a ``reference`` must be in that list of the domain, such as "@origins", whatever the template says; they
+    are added to what is there.
     """
 
     name: str
     sql_type: str
     types: tuple[str, ...]
     title: str
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Kind:
     """An import kind, declared by its loader module.
 
     ``required_fields`` must be mapped by every template of the kind; ``match_keys`` are the fields that can
-    find a target row, in their default order; ``policies`` are the template policies that mean something here.
+    find a target row, in their default order; ``policies`` are the template policies that mean something here. With
+    ``attributes``, columns of any type may also fill fields that nobody declared, ``attributes.NAME``.
     """
 
     name: str
@@ -86,6 +90,7 @@ class Kind:
     required_fields: tuple[str, ...]
     match_keys: tuple[str, ...]
     policies: tuple[str, ...]
+    attributes: bool = False
 
     def field(self, name: str) -> TargetField:
         return next(field for field in self.fields if field.name == name)

@@ -90,7 +90,7 @@ def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) ->
         }
         with worker.chunk(batch) as cursor:
             batches.set_records(cursor, batch, records.count, records.warnings, columns)
-            staging.create(cursor, batch, kind)
+            staging.create(cursor, batch, kind, template)
         validation = Validation(template, kind, records, references)
         # The database takes in one chunk while the next is judged.
         with ThreadPoolExecutor(max_workers=1) as writer:

@@ -63,15 +63,15 @@ def _expectations(column: Column) -> list[tuple[str, str, dict[str, Any]]]:
     found: list[tuple[str, str, dict[str, Any]]] = []
     if column.required:
         found.append(("required", "expect_column_values_to_not_be_null", here))
+    if column.type == "list":
+        return found + [
+            (rule, _ITEMS, here | {"separator": column.separator} | kwargs)
+            for rule, kwargs in item_rules(column)
+        ]
     found += _type_expectations(column, here)
     if column.pattern:
         found.append(("pattern", "expect_column_values_to_match_regex", here | _whole(column.pattern)))
-    if column.values:
-        values_set = {"value_set": list(column.values)}
-        found.append(("not_in_set", "expect_column_values_to_be_in_set", here | values_set))
-    if column.reference:
-        parameter = {"value_set": {"$PARAMETER": column.reference}}
-        found.append(("not_in_set", "expect_column_values_to_be_in_set", here | parameter))
+    found += [("not_in_set", "expect_column_values_to_be_in_set", here | one) for one in _sets(column)]
     if column.unique:
         pair = {
             "column_A": RECORD_NO,
@@ -82,14 +82,44 @@ def _expectations(column: Column) -> list[tuple[str, str, dict[str, Any]]]:
     return found
 
 
+_ITEMS = "expect_column_values_to_be_rowledger_items"
+
+
+def item_rules(column: Column) -> list[tuple[str, dict[str, Any]]]:
+    """Rule word and arguments of ``values.right_items`` for every rule that a list's items have to obey."""
+    return [
+        *(("length", lengths) for lengths in _lengths(column)),
+        *([("pattern", _whole(column.pattern))] if column.pattern else ()),
+        *(("not_in_set", one) for one in _sets(column)),
+    ]
+
+
+def _lengths(column: Column) -> list[dict[str, int]]:
+    if _bounded(column) and {"min_length", "max_length"}.isdisjoint(column.model_fields_set):
+        return []
+    lengths = {"min_value": column.min_length, "max_value": column.max_length}
+    return [{key: value for key, value in lengths.items() if value is not None}]
+
+
+def _sets(column: Column) -> list[dict[str, Any]]:
+    return [
+        *([{"value_set": list(column.values)}] if column.values else ()),
+        *([{"value_set": {"$PARAMETER": column.reference}}] if column.reference else ()),
+    ]
+
+
 def _type_expectations(column: Column, here: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     if column.type == "date":
         return [("format", "expect_column_values_to_be_rowledger_date", here | {"format": column.format})]
-    found = []
-    if not (_bounded(column) and {"min_length", "max_length"}.isdisjoint(column.model_fields_set)):
-        lengths = {"min_value": column.min_length, "max_value": column.max_length}
-        length = here | {key: value for key, value in lengths.items() if value is not None}
-        found.append(("length", "expect_column_value_lengths_to_be_between", length))
+    if column.type == "number":
+        return [("format", "expect_column_values_to_be_rowledger_number", here | {"decimal": column.decimal})]
+    if column.type == "boolean":
+        words = {"true": list(column.words.true), "false": list(column.words.false)}
+        return [("format", "expect_column_values_to_be_rowledger_boolean", here | words)]
+    found = [
+        ("length", "expect_column_value_lengths_to_be_between", here | lengths)
+        for lengths in _lengths(column)
+    ]
     if column.type == "code":
         found.append(("format", "expect_column_values_to_match_regex", here | _whole(values.CODE_PATTERN)))
     if column.type == "email":
@@ -102,7 +132,7 @@ def _type_expectations(column: Column, here: dict[str, Any]) -> list[tuple[str, 
 
 def _bounded(column: Column) -> bool:
     """Whether another rule bounds the length of the values, so that the default limit says nothing more."""
-    return column.type in ("email", "phone") or bool(column.values or column.reference)
+    return column.type in ("email", "phone", "number", "boolean") or bool(column.values or column.reference)
 
 
 def _whole(pattern: str) -> dict[str, str]:
@@ -226,12 +256,21 @@ def _results(frame: pd.DataFrame, configurations: list[Any]) -> list[Any]:
 
 def _with_lists(configuration: Any, references: Mapping[str, list[str]]) -> Any:
     """The configuration with its suite parameter, if it has one, replaced by the list of that name."""
-    value_set = configuration.kwargs.get("value_set")
-    if not isinstance(value_set, dict):
+    if not isinstance(configuration.kwargs.get("value_set"), dict):
         return configuration
     configuration = copy.deepcopy(configuration)
-    configuration.kwargs["value_set"] = references[value_set["$PARAMETER"]]
+    configuration.kwargs = with_lists(configuration.kwargs, references)
     return configuration
+
+
+def with_lists(arguments: dict[str, Any], references: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The arguments of an expectation with the list in place of its name, if they name one."""
+    value_set = arguments.get("value_set")
+    return (
+        arguments | {"value_set": references[value_set["$PARAMETER"]]}
+        if isinstance(value_set, dict)
+        else arguments
+    )
 
 
 def judge(template: ImportTemplate) -> _Judge:

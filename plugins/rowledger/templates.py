@@ -26,7 +26,9 @@ DATE_FORMAT = re.compile(r"(?=.*DD)(?=.*MM)(?=.*YYYY)(?:DD|MM|YYYY)([-./ ]?)(?:D
 
 OWN_PREFIX = "rowledger_"  # begins the names of columns that are ours in files and frames
 
-ColumnType = Literal["text", "code", "date", "email", "phone"]
+ATTRIBUTE = re.compile(r"attributes\.[a-z][a-z0-9_]{0,39}")  # PostgreSQL cuts longer names off
+
+ColumnType = Literal["text", "code", "date", "email", "phone", "number", "boolean", "list"]
 Encoding = Literal["utf-8", "utf-16", "windows-1252", "iso-8859-1", "iso-8859-15"]
 
 
@@ -45,6 +47,13 @@ class FileFormat(_Part):
     max_records: int = Field(default=10_000_000, ge=1, le=100_000_000)
 
 
+class Words(_Part):
+    """What people write for true and for false; compared without case."""
+
+    true: tuple[str, ...] = Field(min_length=1)
+    false: tuple[str, ...] = Field(min_length=1)
+
+
 class Column(_Part):
     """One column of the file: where it stands, what it may hold, and which field it fills."""
 
@@ -57,6 +66,9 @@ class Column(_Part):
     type: ColumnType = "text"
     format: str | None = None
     region: str | None = Field(default=None, pattern="^[A-Z]{2}$")
+    decimal: Literal[".", ","] = "."
+    words: Words = Words(true=("true", "yes", "1"), false=("false", "no", "0"))
+    separator: Literal["|", ";", ",", "/", " "] = "|"
     min_length: int | None = Field(default=None, ge=1)
     max_length: int = Field(default=255, ge=1, le=100_000)
     pattern: str | None = Field(default=None, min_length=1, max_length=1000)
@@ -65,7 +77,8 @@ class Column(_Part):
     unique: bool = False
     multiline: bool = False
     severity: Literal["reject", "warn"] = "reject"
-    on_update: Literal["overwrite", "fill_if_empty", "never"] = "overwrite"
+    clear: str | None = None
+    on_update: Literal["overwrite", "fill_if_empty", "never", "add"] = "overwrite"
 
     @property
     def name(self) -> str:
@@ -77,8 +90,10 @@ class Policies(_Part):
     """What to do with whole records and the whole batch."""
 
     match: tuple[str, ...] | None = Field(default=None, min_length=1)
-    unknown_contract: Literal["reject", "ignore"] | None = None
-    unknown_status: Literal["ignore", "reject"] | None = None
+    mode: Literal["create_or_update", "create_only", "update_only"] | None = None
+    unknown_contract: Literal["reject", "ignore", "park"] | None = None
+    unknown_status: Literal["reject", "ignore", "park"] | None = None
+    unknown_contact: Literal["reject", "ignore"] | None = None
     future_dates: Literal["reject", "allow"] | None = None
     max_rejected_share: float | None = Field(default=None, gt=0, le=1)
 
@@ -92,6 +107,8 @@ class ImportTemplate(_Part):
     kind: str
     title: str = Field(min_length=1)
     domains: tuple[str, ...] = ()
+    origins: tuple[str, ...] | None = None
+    subscriptions: tuple[str, ...] | None = None
     file: FileFormat = FileFormat()
     columns: tuple[Column, ...] = Field(min_length=1)
     policies: Policies = Policies()
@@ -144,10 +161,7 @@ def read_template(path: Path, kinds: Mapping[str, Kind]) -> ImportTemplate:
 
 def parse_template(text: str, name: str, kinds: Mapping[str, Kind], where: str) -> ImportTemplate:
     """Check the text of a template; ``where`` is named in errors. Raises TemplateError."""
-    node = _compose(text, where)
-    data = yaml.safe_load(text)
-    if not isinstance(data, dict):
-        raise TemplateError(f"{where}: is empty or not a mapping; begin with: kind: contact")
+    node, data = _compose(text, where)
     digest = hashlib.sha256(text.encode()).hexdigest()
     ours = {"name": name, "hash": digest, "source": text}
     for key in data.keys() & ours.keys():
@@ -159,11 +173,22 @@ def parse_template(text: str, name: str, kinds: Mapping[str, Kind], where: str) 
         raise TemplateError(_sentence(where, node, problem["loc"], _words(problem))) from None
     for loc, fault in _faults(template, kinds):
         raise TemplateError(_sentence(where, node, loc, fault))
-    return template
+    return _with_lists_of_fields(template, kinds[template.kind])
 
 
-def _compose(text: str, where: str) -> yaml.Node:
-    """The YAML tree with its line numbers; refuses what can explode, and what JSON cannot say."""
+def _with_lists_of_fields(template: ImportTemplate, kind: Kind) -> ImportTemplate:
+    """The template with the lists that its fields, not its author, have named."""
+    columns = [
+        column.model_copy(update={"reference": kind.field(column.field).reference})
+        if column.field in {field.name for field in kind.fields if field.reference}
+        else column
+        for column in template.columns
+    ]
+    return template.model_copy(update={"columns": tuple(columns)})
+
+
+def _compose(text: str, where: str) -> tuple[yaml.Node, Any]:
+    """The YAML tree with its line numbers, and its data; refuses what can explode, and what JSON cannot say."""
     depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -174,7 +199,8 @@ def _compose(text: str, where: str) -> yaml.Node:
                 number = event.start_mark.line + 1 if event.start_mark else 1
                 raise TemplateError(f"{where}, line {number}: aliases (*) are not allowed; write it out.")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        yaml.safe_load(text)
+        _take_words_as_they_stand(node)
+        data = yaml.SafeLoader("").construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -185,7 +211,30 @@ def _compose(text: str, where: str) -> yaml.Node:
         raise TemplateError(f"{where}: is empty or not a mapping; begin with: kind: contact")
     for place, fault in _node_faults(node):
         raise TemplateError(f"{where}, line {place.start_mark.line + 1}: {fault}")
-    return node
+    return node, data
+
+
+def _take_words_as_they_stand(node: yaml.Node | None) -> None:
+    """``words`` and ``clear`` are what people write in cells: yes, no, 1, 0 and NULL are words there, without quotes."""
+    for columns in _under(node, "columns"):
+        for column in columns.value if isinstance(columns, yaml.SequenceNode) else ():
+            for words in (*_under(column, "words"), *_under(column, "clear")):
+                for scalar in _scalars(words):
+                    scalar.tag = f"{_TAG}str"
+
+
+def _under(node: yaml.Node | None, name: str) -> list[yaml.Node]:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return [value for key, value in pairs if key.value == name]
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    elif isinstance(node, yaml.CollectionNode):
+        for part in node.value:
+            for one in part if isinstance(part, tuple) else (part,):
+                yield from _scalars(one)
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -284,41 +333,125 @@ def _column_faults(column: Column, template: ImportTemplate, kind: Kind) -> list
             key,
             f"begins with {OWN_PREFIX}, as the columns do that an export of rejects adds; take another name.",
         )
-    names = [field.name for field in kind.fields]
-    fault(
-        column.field and column.field not in names,
-        "field",
-        f"{column.field!r} is not a field of {kind.name}; fields are {', '.join(names)}.",
-    )
-    if column.field in names:
-        types = kind.field(column.field).types
-        fault(column.type not in types, "type", f"must be {' or '.join(types)} for field {column.field}.")
+    faults += _field_faults(column, kind)
+    faults += [
+        ((key,), f"is for type: {only} only{help}.")
+        for key, only, help in _FOR_ONE_TYPE
+        if key in column.model_fields_set and column.type != only
+    ]
+    faults += [
+        ((key,), f"is not for type: {column.type}; {instead}.")
+        for type, keys, instead in _NOT_FOR_TYPES
+        for key in keys
+        if column.type == type and key in column.model_fields_set
+    ]
     fault(
         column.type == "date" and not column.format,
         "format",
         "is missing; a date says its form, such as DD-MM-YYYY.",
     )
-    fault(column.type != "date" and column.format, "format", "is for type: date only; use pattern for text.")
     fault(
         column.format and not DATE_FORMAT.fullmatch(column.format),
         "format",
         f"must be DD, MM and YYYY with one separator, such as DD-MM-YYYY or YYYYMMDD, not {column.format!r}.",
     )
-    fault(column.type == "date" and column.min_length, "min_length", "is not for type: date; use format.")
-    fault(column.type != "phone" and column.region, "region", "is for type: phone only.")
     fault(
         column.region and not _is_region(column.region),
         "region",
         f"{column.region!r} is not a region with phone numbers of its own; name one such as DE.",
     )
-    for value in column.values or ():
+    for key, value in _compared(column):
         fault(
             value != unicodedata.normalize("NFC", value.strip()) or not value,
-            "values",
+            key,
             f"{value!r} can never be met: cells are compared without outer blanks, in Unicode form NFC.",
         )
+    fault(
+        (column.reference or "").startswith("@"),
+        "reference",
+        "begins with @, as the lists do that every domain has; the fields that need one have it by themselves.",
+    )
+    both = {word.casefold() for word in column.words.true} & {word.casefold() for word in column.words.false}
+    fault(both, "words", f"{', '.join(sorted(both))} cannot mean true and false; keep one.")
+    fault(column.clear is not None and column.required, "clear", "is not for a required column; remove one.")
+    taken = [value for key, value in _compared(column) if key != "clear"]
+    fold = str.casefold if column.type == "boolean" else str
+    fault(
+        column.clear is not None and fold(column.clear) in map(fold, taken),
+        "clear",
+        f"{column.clear!r} is a value of the column too; take another word.",
+    )
     fault((column.min_length or 0) > column.max_length, "min_length", "is greater than max_length.")
     fault(column.pattern and not _linear(column.pattern), "pattern", _PATTERN_HELP)
+    return faults
+
+
+_FOR_ONE_TYPE = (
+    ("format", "date", "; use pattern for text"),
+    ("region", "phone", ""),
+    ("decimal", "number", ""),
+    ("words", "boolean", "; use values for text"),
+    ("separator", "list", ""),
+)
+_SAYS = "its words say all there is to say"
+_NOT_FOR_TYPES = (
+    ("date", ("min_length",), "use format"),
+    ("number", ("min_length", "max_length"), "use pattern"),
+    ("boolean", ("min_length", "max_length", "pattern", "values", "reference", "unique"), _SAYS),
+    ("list", ("unique",), "only a single value can be unique"),
+)
+
+
+def _compared(column: Column) -> list[tuple[str, str]]:
+    """What cells are compared with, by the key that says it."""
+    words = [("words", word) for word in (*column.words.true, *column.words.false)]
+    return [
+        *(("values", value) for value in column.values or ()),
+        *(words if column.type == "boolean" else ()),
+        *([("clear", column.clear)] if column.clear is not None else ()),
+    ]
+
+
+def _field_faults(column: Column, kind: Kind) -> list[tuple[tuple[str, ...], str]]:
+    """What does not fit the field that the column fills."""
+    if column.field is None:
+        return []
+    faults: list[tuple[tuple[str, ...], str]] = []
+
+    def fault(condition: object, key: str, text: str) -> None:
+        if condition:
+            faults.append(((key,), text))
+
+    names = {field.name for field in kind.fields}
+    more = (
+        " and attributes.NAME, with a NAME of up to 40 letters a-z, digits and _" if kind.attributes else ""
+    )
+    known = column.field in names or (kind.attributes and ATTRIBUTE.fullmatch(column.field))
+    listed = ", ".join(field.name for field in kind.fields) + more
+    fault(not known, "field", f"{column.field!r} is not a field of {kind.name}; fields are {listed}.")
+    if column.field in names:
+        target = kind.field(column.field)
+        types = " or ".join(target.types)
+        fault(column.type not in target.types, "type", f"must be {types} for field {column.field}.")
+        if target.reference:
+            given = {key for key in ("reference", "clear", "on_update") if key in column.model_fields_set}
+            for key in sorted(given - ({"on_update"} if column.on_update == "add" else set())):
+                fault(
+                    True,
+                    key,
+                    f"is not for field {column.field}: its values are those of the domain, and are added.",
+                )
+    fault(
+        column.clear is not None and column.field in kind.match_keys,
+        "clear",
+        f"is not for {column.field}; it says whom or what a record is about.",
+    )
+    fault(
+        column.clear is not None and column.on_update == "never",
+        "clear",
+        "is not for on_update: never; remove one.",
+    )
+    fault(column.on_update == "add" and column.type != "list", "on_update", "can be add for type: list only.")
     return faults
 
 
@@ -380,6 +513,35 @@ def _whole_faults(template: ImportTemplate, kind: Kind) -> list[tuple[tuple[int 
         (("columns",), f'two columns are called "{name}"; give one another title.')
         for name in sorted({name for name in names if names.count(name) > 1})
     ]
+    faults += _key_faults(template, kind)
+    for key in template.policies.match or ():
+        if key not in kind.match_keys:
+            faults.append((("policies", "match"), f"{key!r} is not a match key of {kind.name}; match keys are "
+                           f"{', '.join(kind.match_keys) or 'none'}."))  # fmt: skip
+        elif key not in mapped:
+            faults.append((("policies", "match"), f"no column fills the match key {key}."))
+    has = {field.name for field in kind.fields}
+    faults += [
+        ((key,), f"is not for {kind.name}; only contacts have {key}.")
+        for key in ("origins", "subscriptions")
+        if getattr(template, key) is not None and key not in has
+    ]
+    given = template.policies.model_dump(exclude_none=True)
+    faults += [
+        (("policies", policy), f"is not a policy of {kind.name}; policies are {', '.join(kind.policies)}.")
+        for policy in given
+        if policy not in kind.policies
+    ]
+    if kind.match_keys and not any(key in mapped for key in kind.match_keys):
+        faults.append(
+            (("columns",), f"no column fills a match key; one of {', '.join(kind.match_keys)} is needed.")
+        )
+    return faults
+
+
+def _key_faults(template: ImportTemplate, kind: Kind) -> list[tuple[tuple[int | str, ...], str]]:
+    """What is wrong with columns that say whom or what a record is about."""
+    faults: list[tuple[tuple[int | str, ...], str]] = []
     for index, column in enumerate(template.columns):
         if column.field in kind.match_keys and column.max_length > 255:
             faults.append((("columns", index, "max_length"), "must be 255 at most for a match key."))
@@ -393,22 +555,6 @@ def _whole_faults(template: ImportTemplate, kind: Kind) -> list[tuple[tuple[int 
         ):
             fault = f"must be reject for {column.field}; it says whom or what a record is about."
             faults.append((("columns", index, "severity"), fault))
-    for key in template.policies.match or ():
-        if key not in kind.match_keys:
-            faults.append((("policies", "match"), f"{key!r} is not a match key of {kind.name}; match keys are "
-                           f"{', '.join(kind.match_keys) or 'none'}."))  # fmt: skip
-        elif key not in mapped:
-            faults.append((("policies", "match"), f"no column fills the match key {key}."))
-    given = template.policies.model_dump(exclude_none=True)
-    faults += [
-        (("policies", policy), f"is not a policy of {kind.name}; policies are {', '.join(kind.policies)}.")
-        for policy in given
-        if policy not in kind.policies
-    ]
-    if kind.match_keys and not any(key in mapped for key in kind.match_keys):
-        faults.append(
-            (("columns",), f"no column fills a match key; one of {', '.join(kind.match_keys)} is needed.")
-        )
     return faults
 
 

@@ -1,6 +1,6 @@
-"""The rules of single values, on whole columns: what a cell means as text, date, email address or phone number.
+"""The rules of single values, on whole columns: what a cell means as text, date, address, phone, number, boolean, list.
 
-In and out: Arrow string arrays of one length; a value that does not obey its type comes out null. The expectations
+In and out: Arrow arrays of one length; a value that does not obey its type comes out null. The expectations
 judge with these functions and staging stores what they return, so a value that passed is a value that loads.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 FIRST_YEAR, LAST_YEAR = 1900, 2100
@@ -15,6 +16,8 @@ FIRST_YEAR, LAST_YEAR = 1900, 2100
 CODE_PATTERN = r"[!-~]+"  # printable ASCII without spaces: no look-alikes, no invisible characters
 _SIMPLE_LOCAL = r"^(?P<local>[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*)@(?P<domain>[^@\s]+)$"
 _E164 = r"^\+[1-9][0-9]{7,14}$"
+_NUMBER = r"^(?P<sign>[+-]?)(?P<whole>[0-9]{1,%d})(?:%s(?P<part>[0-9]{1,%d}))?$"
+WHOLE_DIGITS, DECIMALS = 20, 10  # no number can grow beyond what a program can add up
 _PHONE_CHARACTERS = r"^\+?[0-9 ()/.\-]+$"
 
 
@@ -27,6 +30,99 @@ def clean(cells: Any) -> Any:
         text = pc.utf8_normalize(text, form="NFC")
     empty = pc.equal(text, "")
     return pc.if_else(empty, None, text) if pc.any(empty, min_count=0).as_py() else text
+
+
+def clean_list(text: Any, separator: str) -> Any:
+    """Clean text -> the same without blank items and exact repeats, "a | b||a" -> "a|b"; null if no item is left."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lists = as_lists(text, separator)
+    items = pc.utf8_trim_whitespace(pc.list_flatten(lists))
+    parents = pc.list_parent_indices(lists).to_numpy()
+    codes = pc.dictionary_encode(items).indices.to_numpy()
+    _, firsts = np.unique(parents * (len(items) + 1) + codes, return_index=True)
+    kept = np.zeros(len(items), dtype=bool)
+    kept[firsts] = True
+    kept &= pc.not_equal(items, "").to_numpy(zero_copy_only=False)
+    return pc.binary_join(keep_items(pa.ListArray.from_arrays(lists.offsets, items), kept), separator)
+
+
+def as_lists(text: Any, separator: str) -> Any:
+    """Text -> its items."""
+    import pyarrow.compute as pc
+
+    return pc.split_pattern(text, separator)
+
+
+def keep_items(lists: Any, kept: Any) -> Any:
+    """The lists with those of their items that are kept (one boolean per item of all lists); null if none is left."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    parents = pc.list_parent_indices(lists).to_numpy()[kept]
+    counts = np.bincount(parents, minlength=len(lists))
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+    items = pc.filter(pc.list_flatten(lists), pa.array(kept))
+    return pa.ListArray.from_arrays(pa.array(offsets), items, mask=pa.array(counts == 0))
+
+
+def right_items(
+    lists: Any,
+    *,
+    min_value: int | None = None,
+    max_value: int | None = None,
+    regex: str | None = None,
+    value_set: list[str] | None = None,
+) -> Any:
+    """Which items of all lists obey a rule of length, form or set: one boolean per item, as numpy has them."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    items = pc.list_flatten(lists)
+    right = np.ones(len(items), dtype=bool)
+    if min_value is not None:
+        right &= pc.greater_equal(pc.utf8_length(items), min_value).to_numpy(zero_copy_only=False)
+    if max_value is not None:
+        right &= pc.less_equal(pc.utf8_length(items), max_value).to_numpy(zero_copy_only=False)
+    if regex is not None:
+        right &= pc.match_substring_regex(items, regex).to_numpy(zero_copy_only=False)
+    if value_set is not None:
+        right &= pc.is_in(items, value_set=pa.array(value_set, pa.string())).to_numpy(zero_copy_only=False)
+    return right
+
+
+def as_numbers(text: Any, decimal: str) -> Any:
+    """Text -> the number as text in its shortest form, "+01,50" -> "1.5"; without thousands marks and exponents.
+
+    As text, because it is exact and PostgreSQL reads it as the numeric that it is.
+    """
+    import pyarrow.compute as pc
+
+    form = _NUMBER % (WHOLE_DIGITS, f"[{decimal}]", DECIMALS)
+    parts = pc.extract_regex(text, form)
+    whole = pc.utf8_ltrim(pc.struct_field(parts, "whole"), "0")
+    part = pc.utf8_rtrim(pc.struct_field(parts, "part"), "0")
+    dotted = pc.if_else(pc.equal(part, ""), "", pc.binary_join_element_wise(".", part, ""))
+    digits = pc.binary_join_element_wise(pc.if_else(pc.equal(whole, ""), "0", whole), dotted, "")
+    negative = pc.and_(pc.equal(pc.struct_field(parts, "sign"), "-"), pc.not_equal(digits, "0"))
+    return pc.if_else(negative, pc.binary_join_element_wise("-", digits, ""), digits)
+
+
+def as_booleans(text: Any, true: Sequence[str], false: Sequence[str]) -> Any:
+    """Text -> boolean, by the words for true and false; case does not count."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(text, pa.ChunkedArray):
+        text = text.combine_chunks()
+    meaning = {word.casefold(): True for word in true} | {word.casefold(): False for word in false}
+    known = pc.dictionary_encode(text)
+    booleans = [meaning.get(word.casefold()) for word in known.dictionary.to_pylist()]
+    return pc.take(pa.array(booleans, pa.bool_()), known.indices)
 
 
 def as_dates(text: Any, format: str) -> Any:

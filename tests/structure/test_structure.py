@@ -33,7 +33,7 @@ ARROWS = {
     "suites": "errors expectations templates values",
     # the stations, in the way of the data; they meet in the pipeline
     "uploads": "errors",
-    "staging": "db model",
+    "staging": "db model templates",
     "batches": "db errors model staging templates uploads",
     "structure": "errors model templates",
     "text_in": "errors model structure templates",

@@ -90,7 +90,7 @@ def test_a_positional_file_has_as_many_fields_as_its_last_position_says() -> Non
         pytest.param(CONTACT + "file: {delimiter: ':'}\n", ["line 5", "file.delimiter", "',', ';'"], id="unknown delimiter"),
         pytest.param(CONTACT + "file: {encoding: latin}\n", ["line 5", "file.encoding", "'iso-8859-1'"], id="unknown encoding"),
         pytest.param(CONTACT.replace("type: email", "type: mail"), ["line 4", "columns.1.type", "'email'", "not 'mail'"], id="unknown type"),
-        pytest.param(CONTACT.replace("kind: contact", "kind: contacts"), ["line 1", "kind", "must be one of contact, contract_status", "not 'contacts'"], id="unknown kind"),
+        pytest.param(CONTACT.replace("kind: contact", "kind: contacts"), ["line 1", "kind", "must be one of contact, ", "not 'contacts'"], id="unknown kind"),
         pytest.param(with_column("header: P, field: fax"), ["line 5", "columns.2.field", "'fax' is not a field of contact", "external_id"], id="unknown field"),
         pytest.param(with_column("header: P, field: phone"), ["line 5", "columns.2.type", "must be phone for field phone"], id="type that the field does not take"),
         pytest.param(CONTACT + "policies: {max_rejected_share: 0}\n", ["line 5", "max_rejected_share", "greater than 0"], id="share of nothing"),
@@ -215,7 +215,7 @@ def test_dates_may_have_any_order_and_one_separator(form: str) -> None:
         (CONTACT + "policies: {match: []}\n", ["policies.match", "at least 1"]),
         (STATUS + "policies: {match: [form_id]}\n", ["policies.match", "is not a policy of contract_status"]),
         (CONTACT + "policies: {future_dates: allow}\n", ["policies.future_dates", "is not a policy of contact", "match"]),
-        (CONTACT + "policies: {unknown_contract: park}\n", ["policies.unknown_contract", "'reject' or 'ignore'"]),
+        (STATUS + "policies: {unknown_contract: wait}\n", ["policies.unknown_contract", "'reject', 'ignore' or 'park'"]),
     ],
 )  # fmt: skip
 def test_a_kind_says_what_its_templates_must_map_and_may_decide(text: str, said: list[str]) -> None:
