@@ -5,6 +5,7 @@ Queries live in ``sql/<station>.sql``, each under a line ``-- name: <query>``, w
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -21,7 +22,13 @@ from psycopg2.sql import Composable
 
 from rowledger.errors import RecordRefused, SetupError, TryAgain
 
-Connection = psycopg2.extensions.connection
+
+class Connection(psycopg2.extensions.connection):
+    """A connection of the driver; while it is on ``trial`` nothing it does is kept."""
+
+    trial = False
+
+
 Cursor = psycopg2.extensions.cursor
 Params = Mapping[str, Any]
 
@@ -51,6 +58,7 @@ def connect(url: str) -> Connection:
             client_encoding="UTF8",
             connect_timeout=10,
             application_name=f"rowledger {os.getpid()}",
+            connection_factory=Connection,
             cursor_factory=psycopg2.extras.RealDictCursor,
         )
     if connection.server_version < MINIMUM_SERVER_VERSION:
@@ -62,9 +70,42 @@ def connect(url: str) -> Connection:
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[Cursor]:
-    """One transaction: commit at the end, roll back on any exception, driver errors translated."""
-    with _translated(), connection, connection.cursor() as cursor:
-        yield cursor
+    """One transaction: commit at the end, roll back on any exception, driver errors translated.
+
+    On a connection that is on trial it is a part of the trial, which is undone alone if it fails.
+    """
+    if connection.trial:
+        with connection.cursor() as cursor, savepoint(cursor):
+            yield cursor
+    else:
+        with _translated(), connection, connection.cursor() as cursor:
+            yield cursor
+
+
+@contextmanager
+def trial(connection: Connection) -> Iterator[None]:
+    """Everything done through the connection meanwhile is undone at the end; nobody else ever sees it."""
+    connection.trial = True
+    try:
+        yield
+    finally:
+        connection.trial = False
+        if not connection.closed:
+            connection.rollback()
+
+
+@contextmanager
+def undone(connection: Connection) -> Iterator[Cursor]:
+    """A part of a trial that is undone at its own end: its locks are let go, its rows are gone."""
+    assert connection.trial
+    with _translated(), connection.cursor() as cursor:
+        cursor.execute("SAVEPOINT undone")
+        try:
+            yield cursor
+        finally:
+            if not connection.closed:
+                cursor.execute("ROLLBACK TO SAVEPOINT undone")
+                cursor.execute("RELEASE SAVEPOINT undone")
 
 
 @contextmanager
@@ -95,7 +136,8 @@ def rows(cursor: Cursor, query: str, params: Params | None = None) -> list[dict[
 
 def stream(connection: Connection, query: str, params: Params) -> Generator[dict[str, Any]]:
     """Run a query through a server-side cursor: flat memory, whatever the number of rows."""
-    with _translated(), connection, connection.cursor(name="rowledger_stream") as cursor:
+    around = contextlib.nullcontext() if connection.trial else connection
+    with _translated(), around, connection.cursor(name="rowledger_stream") as cursor:
         cursor.itersize = 5000
         cursor.execute(query, params)
         yield from cursor
