@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 from rowledger import staging
@@ -33,14 +34,21 @@ def register(
     by: str,
     through: str,
     again: bool = False,
+    parent: Batch | None = None,
+    seqno: int | None = None,
 ) -> int:
-    """Make a waiting batch of an upload; returns its seqno. Raises UnknownCode or DuplicateUpload."""
+    """Make a waiting batch of an upload; returns its seqno. Raises UnknownCode or DuplicateUpload.
+
+    ``parent`` is the batch whose file is taken once more. A ``seqno`` is chosen by dry runs only.
+    """
     with transaction(connection) as cursor:
         domain_id = _domain_id(cursor, domain, template)
         _refuse_unchosen(template, "origin", origins, template.origins)
         _refuse_unchosen(template, "subscription list", subscriptions, template.subscriptions)
-        # Two uploads of one file at once must not both believe to be the first.
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (upload.sha256, domain_id))
+        if not again:  # two uploads of one file at once must not both believe to be the first
+            cursor.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (upload.sha256, domain_id)
+            )
         cursor.execute(
             _SQL["keep_template"],
             {"template_hash": template.hash, "name": template.name, "kind": template.kind,
@@ -54,7 +62,7 @@ def register(
             cursor,
             _SQL["register"],
             same
-            | {"kind": template.kind, "file_name": upload.file_name, "file_path": str(upload.path),
+            | {"seqno": seqno, "parent_seqno": parent.seqno if parent else None, "kind": template.kind, "file_name": upload.file_name, "file_path": str(upload.path),
                "file_bytes": upload.bytes, "by": by, "through": through},
         )  # fmt: skip
         assert new
@@ -63,8 +71,44 @@ def register(
         _add_codes(
             cursor, "subscriptions", seqno, domain_id, subscriptions, "subscription list", "is disabled"
         )
-        _event(cursor, seqno, "uploaded", by, upload.file_name)
+        if parent:
+            _event(cursor, seqno, "reprocess", by, f"The file of import batch {parent.seqno} once more")
+            _event(
+                cursor, parent.seqno, "reprocessed", by, f"as import batch {seqno}, template {template.name}"
+            )
+        else:
+            _event(cursor, seqno, "uploaded", by, upload.file_name)
         return seqno
+
+
+def reprocess(
+    connection: Connection, batch: Batch, template: ImportTemplate, suite_hash: str, *, by: str, through: str
+) -> int:
+    """Take the file of a batch that has ended once more, as a batch of its own; returns its seqno.
+
+    The batch itself stays as it ended; both name each other. Raises UnknownCode.
+    """
+    if not batch.status.terminal:
+        raise UnknownCode(
+            f"Import batch {batch.seqno} is {batch.status.replace('_', ' ')}; only one that has ended can be reprocessed."
+        )
+    path = Path(batch.file_path)
+    if not path.exists():
+        raise UnknownCode(f"The file of import batch {batch.seqno} is not kept any more; upload it again.")
+    with transaction(connection) as cursor:
+        codes = row(cursor, _SQL["codes"], {"seqno": batch.seqno})
+        assert codes
+    upload = Upload(batch.file_name, path, batch.file_bytes, batch.file_sha256)
+    return register(
+        connection, upload, template, suite_hash, batch.domain, origins=codes["origins"],
+        subscriptions=codes["subscriptions"], by=by, through=through, again=True, parent=batch,
+    )  # fmt: skip
+
+
+def children(connection: Connection, seqno: int) -> list[int]:
+    """The batches that took the file of this one once more."""
+    with transaction(connection) as cursor:
+        return [r["seqno"] for r in rows(cursor, _SQL["children"], {"seqno": seqno})]
 
 
 def _domain_id(cursor: Cursor, code: str, template: ImportTemplate) -> int:

@@ -101,6 +101,7 @@ class Batch:
     """One uploaded file and how far its import has come (table ``import_batch``)."""
 
     seqno: int
+    parent_seqno: int | None
     kind: str
     domain: str
     domain_id: int

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -103,6 +104,57 @@ def worked(call: Call, write: Write) -> Call:
     call("submit", write(GOOD.replace(",", ";"), "agency.csv"), *CONTACTS)
     assert call("work", "--all-waiting").code == 3
     return call
+
+
+# A file once more ---------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_reprocessed_as_a_batch_of_its_own_with_the_old_or_the_current_template(
+    call: Call, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "templates"
+    shutil.copytree(ROOT / "include" / "templates", folder)
+    monkeypatch.setenv("ROWLEDGER_TEMPLATES", str(folder))
+    call("submit", write("Customer number,Last name\nK1,Ada\nK 2,Brontë\n"), *CONTACTS, "--origin", "FAIR")
+    assert call("reprocess", "1", "--template", "old").code == 2  # it has not ended yet
+    call("work", "1")
+    before = call("records", "1", "--json").lines
+    template = folder / "contacts.yml"
+    template.write_text(
+        template.read_text(encoding="utf-8").replace("type: code", "type: text", 1), encoding="utf-8"
+    )
+
+    old = call("reprocess", "1", "--template", "old", "--json").json
+    current = call("reprocess", "1", "--template", "current", "--json").json
+    assert (old["seqno"], old["parent_seqno"], old["template_changed"]) == (2, 1, False)
+    assert (current["seqno"], current["template_changed"]) == (3, True)
+    assert call("work", "--all-waiting").code == 0
+    assert call("show", "2", "--json").json["counts"] == {"unchanged": 1, "rejected": 1}
+    assert call("show", "3", "--json").json["counts"] == {"unchanged": 1, "created": 1}
+    # The batch itself stays as it ended; both name each other, and what was named at its upload counts again.
+    assert call("records", "1", "--json").lines == before
+    first = call("show", "1", "--json").json
+    assert first["children"] == [2, 3]
+    assert [event["event"] for event in first["events"]] == [
+        "uploaded",
+        "executed",
+        "reprocessed",
+        "reprocessed",
+    ]
+    assert call("show", "3", "--json").json["parent_seqno"] == 1
+    assert "as import batch 3" in call("show", "1").out
+    assert "import batch 1 once more" in call("show", "3").out
+
+
+def test_a_file_that_is_not_kept_any_more_cannot_be_reprocessed(
+    call: Call, write: Write, tmp_path: Path
+) -> None:
+    call("submit", write(), *CONTACTS)
+    call("work", "1")
+    shutil.rmtree(tmp_path / "home" / "uploads")
+    told = call("reprocess", "1", "--template", "old")
+    assert told.code == 2
+    assert told.err == "The file of import batch 1 is not kept any more; upload it again.\n"
 
 
 # From a file to its ledger -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import getpass
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,6 +122,44 @@ def work(
     raise typer.Exit(failed)
 
 
+class Version(StrEnum):
+    """Which version of a batch's template."""
+
+    OLD = "old"
+    CURRENT = "current"
+
+
+@app.command(rich_help_panel=PANEL)
+def reprocess(
+    seqno: Seqno,
+    template: Annotated[
+        Version, typer.Option(help="The template as it was at the upload (old), or as it is now (current).")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Take the file of a batch that has ended once more, as a waiting batch of its own; prints its seqno."""
+    settings = from_environment()
+    with database(settings) as connection:
+        batch = batches.get(connection, seqno)
+        if template is Version.OLD:
+            chosen, suite_hash = pipeline.template_of(connection, batch), batch.suite_hash
+        else:
+            from rowledger import suites
+
+            chosen = find_template(settings, batch.template, batch.kind)
+            suite_hash = suites.suite_hash(chosen)
+        new = batches.reprocess(
+            connection, batch, chosen, suite_hash, by=getpass.getuser(), through="command line"
+        )
+    shown = {
+        "seqno": new,
+        "parent_seqno": seqno,
+        "file_name": batch.file_name,
+        "template_changed": chosen.hash != batch.template_hash,
+    }
+    print_json(shown) if as_json else out.print(new)
+
+
 @app.command("list", rich_help_panel=PANEL)
 def list_batches(
     kind: Annotated[str | None, typer.Option(help="Only this import kind.", metavar="KIND")] = None,
@@ -154,11 +193,12 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
     with database(from_environment()) as connection:
         batch = batches.get(connection, seqno)
         events = batches.events(connection, seqno)
+        children = batches.children(connection, seqno)
         reasons = ledger.common_reasons(
             connection, seqno, [Outcome.REJECTED, Outcome.IGNORED, Outcome.PARKED], 20
         )
     if as_json:
-        print_json(batch.as_dict() | {"reasons": reasons, "events": events})
+        print_json(batch.as_dict() | {"reasons": reasons, "events": events, "children": children})
         return
     _print_batch(batch)
     if reasons:

@@ -18,10 +18,12 @@ ORDER BY seqno
 LIMIT 1
 
 -- name: register
-INSERT INTO import_batch (kind, domain_id, template_hash, file_name, file_path, file_bytes, file_sha256,
-                          uploaded_by, uploaded_through)
-VALUES (%(kind)s, %(domain_id)s, %(template_hash)s, %(file_name)s, %(file_path)s, %(file_bytes)s, %(sha256)s,
-        %(by)s, %(through)s)
+INSERT INTO import_batch (seqno, parent_seqno, kind, domain_id, template_hash, file_name, file_path, file_bytes,
+                          file_sha256, uploaded_by, uploaded_through)
+OVERRIDING SYSTEM VALUE
+VALUES (coalesce(%(seqno)s, nextval(pg_get_serial_sequence('import_batch', 'seqno'))), %(parent_seqno)s, %(kind)s,
+        %(domain_id)s, %(template_hash)s, %(file_name)s, %(file_path)s, %(file_bytes)s,
+        %(sha256)s, %(by)s, %(through)s)
 RETURNING seqno
 
 -- name: add_origins
@@ -49,6 +51,15 @@ FROM unnest(%(codes)s::text[]) AS asked (code)
 LEFT JOIN subscription ON subscription.domain_id = %(domain_id)s AND subscription.list_id = asked.code
 WHERE subscription.disabled IS NOT FALSE
 ORDER BY asked.code
+
+-- name: codes
+-- The origins and lists named at the upload of a batch.
+SELECT ARRAY(SELECT code FROM import_batch_origin JOIN origin USING (origin_id) WHERE seqno = %(seqno)s) AS origins,
+       ARRAY(SELECT list_id FROM import_batch_subscription JOIN subscription USING (subscription_id)
+             WHERE seqno = %(seqno)s) AS subscriptions
+
+-- name: children
+SELECT seqno FROM import_batch WHERE parent_seqno = %(seqno)s ORDER BY seqno
 
 -- name: event
 INSERT INTO import_batch_event (seqno, event, by, detail) VALUES (%(seqno)s, %(event)s, %(by)s, %(detail)s)
