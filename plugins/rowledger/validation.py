@@ -241,8 +241,9 @@ def _typed(column: Column, text: Any, references: Mapping[str, list[str]]) -> An
         return values.as_booleans(text, column.words.true, column.words.false)
     if column.type == "list":
         lists = values.as_lists(text, column.separator)
-        # A record with a wrong item is rejected, or warned about: then the others are taken.
-        return values.keep_items(lists, _right_items(column, lists, references))
+        if column.severity == "warn":  # otherwise a record with a wrong item is rejected
+            return values.keep_items(lists, _right_items(column, lists, references))
+        return lists
     if column.type == "date":
         return values.as_dates(text, column.format or "")
     if column.type == "email":

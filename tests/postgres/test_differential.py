@@ -13,7 +13,8 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,24 @@ TEMPLATES: dict[str, dict[str, Any]] = {
             {"position": 6, "title": "Remark", "multiline": True, "pattern": r"[A-Za-z0-9 ]*(\n.*)?", "max_length": 15},
         ],
     },
+    "numbers, words and lists": {
+        "kind": "contact",
+        "title": "x",
+        "columns": [
+            {"field": "external_id", "header": "Number", "required": True, "type": "code"},
+            {"field": "last_name", "header": "Name", "clear": "-", "min_length": 2},
+            {"field": "phone", "header": "Phone", "type": "phone", "region": "DE", "clear": "NULL", "severity": "warn"},
+            {"field": "email", "header": "E-mail", "type": "email", "unique": True},
+            {"field": "attributes.points", "header": "Points", "type": "number", "pattern": "[0-9,+-]{1,9}"},
+            {"field": "attributes.worth", "header": "Worth", "type": "number", "decimal": ",", "clear": "0", "severity": "warn"},
+            {"field": "attributes.vip", "header": "VIP", "type": "boolean", "required": True},
+            {"field": "attributes.news", "header": "News", "type": "boolean", "words": {"true": ["Straße", "ja"], "false": ["de"]}, "severity": "warn", "clear": "NA"},
+            {"field": "attributes.tags", "header": "Tags", "type": "list", "values": ["de", "a b", "10", "é0"], "required": True},
+            {"field": "attributes.lands", "header": "Lands", "type": "list", "separator": ";", "reference": "countries", "min_length": 2, "severity": "warn", "clear": "-"},
+            {"field": "attributes.notes", "header": "Notes", "type": "list", "separator": " ", "pattern": "[A-Za-z0-9]+", "max_length": 6, "severity": "warn", "required": True, "multiline": True},
+            {"header": "Days", "type": "list", "separator": ",", "max_length": 9},
+        ],
+    },
     "contacts by position, wrong addresses left out": {
         "kind": "contact",
         "title": "x",
@@ -104,6 +123,37 @@ class Verdict:
 
 def text_of(cell: str) -> str | None:
     return unicodedata.normalize("NFC", cell.strip()) or None
+
+
+def items_of(column: dict[str, Any], text: str) -> list[str]:
+    items = [item.strip() for item in text.split(column.get("separator", "|"))]
+    return [item for place, item in enumerate(items) if item and item not in items[:place]]
+
+
+def read_as(column: dict[str, Any], cell: str) -> str | list[str] | None:
+    """What a cell says: nothing, a text, or items."""
+    text = text_of(cell)
+    if text is None or text == column.get("clear"):
+        return None
+    return (items_of(column, text) or None) if column.get("type") == "list" else text
+
+
+def number_of(text: str, mark: str) -> str | None:
+    if not re.fullmatch(rf"[+-]?[0-9]{{1,20}}({re.escape(mark)}[0-9]{{1,10}})?", text):
+        return None
+    number = Decimal(text.replace(mark, "."))
+    shortest = f"{number:f}"
+    shortest = shortest.rstrip("0").rstrip(".") if "." in shortest else shortest
+    return "0" if number == 0 else shortest
+
+
+def boolean_of(text: str, words: dict[str, list[str]]) -> bool | None:
+    found = [
+        meaning
+        for meaning, listed in words.items()
+        if text.casefold() in [word.casefold() for word in listed]
+    ]
+    return found[0] == "true" if found else None
 
 
 def date_of(text: str, form: str) -> datetime.date | None:
@@ -137,10 +187,21 @@ def phone_of(text: str, region: str | None) -> str | None:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
-def value_of(column: dict[str, Any], text: str | None) -> Any:
+DEFAULT_WORDS = {"true": ["true", "yes", "1"], "false": ["false", "no", "0"]}
+
+
+def value_of(column: dict[str, Any], text: str | list[str] | None) -> Any:
     if text is None:
         return None
+    if isinstance(text, list):
+        if column.get("severity") != "warn":
+            return text
+        return [item for item in text if not broken_rules(column, item)] or None
     kind = column.get("type", "text")
+    if kind == "number":
+        return number_of(text, column.get("decimal", "."))
+    if kind == "boolean":
+        return boolean_of(text, column.get("words", DEFAULT_WORDS))
     if kind == "date":
         return date_of(text, column["format"])
     if kind == "email":
@@ -150,12 +211,16 @@ def value_of(column: dict[str, Any], text: str | None) -> Any:
     return text
 
 
-def broken_rules(column: dict[str, Any], text: str | None) -> list[str]:
+def broken_rules(column: dict[str, Any], text: str | list[str] | None) -> list[str]:
     if text is None:
         return ["required"] if column.get("required") else []
+    if isinstance(text, list):
+        return sorted({rule for item in text for rule in broken_rules(column, item)})
     kind, found = column.get("type", "text"), []
     # The limit of 255 is for what nothing else bounds.
-    bounded = kind in ("email", "phone", "date") or "values" in column or "reference" in column
+    bounded = (
+        kind in ("email", "phone", "date", "number", "boolean") or "values" in column or "reference" in column
+    )
     given = "min_length" in column or "max_length" in column
     least, most = (
         column.get("min_length", 0),
@@ -227,11 +292,15 @@ def judged(
         verdicts.append(verdict)
         if verdict.rejects:
             continue
-        stored = {}
+        stored: dict[str | None, Any] = {}
+        cleared = []
         for column, name, place in columns:
-            text = None if place is None else text_of(cells[place])
+            text = None if place is None else read_as(column, cells[place])
+            if "clear" in column and place is not None and text_of(cells[place]) == column["clear"]:
+                cleared.append(column.get("field"))
             twice = ["unique"] if column.get("unique") and text and text in seen[name] else []
-            seen[name].add(text)
+            if isinstance(text, str):
+                seen[name].add(text)
             kept = verdict.rejects if column.get("severity", "reject") == "reject" else verdict.warnings
             kept += [(rule, name) for rule in broken_rules(column, text) + twice]
             stored[column.get("field")] = value_of(column, text)
@@ -239,6 +308,8 @@ def judged(
             verdict.rejects.append(("missing_key", " or ".join(mapped[key] for key in keys)))
         if not verdict.rejects:
             verdict.stored = {name: stored[name] for name in mapped}
+            if any("clear" in column and "field" in column for column, _, _ in columns):
+                verdict.stored["cleared"] = cleared or None
     return verdicts
 
 
@@ -255,6 +326,11 @@ ODD_PHONES = [
     "030/123456", "110", "12", "+999123456", "+12345678", "+12025550123", "020 123 4567", "+31 20 123 4567", "+", "1" * 17,
     "0800 REWE", "0171 1234567 x5", "++49171", "+39 06 12345678",
 ]  # fmt: skip
+ODD_NUMBERS = [
+    "NaN", "Infinity", "-inf", "1e3", "1e131071", "0x10", "1_000", "１２３", "²", "1,234.56", "1.234,56", "1 234", "1'234.56",
+    "5.", ".5", "+5", "--5", "5-", "(5)", "5%", "€5", "−5", "+-5", "-0", "-0,000", "00,10", "1" * 20, "1" * 21, "1,0123456789",
+    "1,01234567891", "0.5000", "000000000000000000001", "9223372036854775808", "5\n", "1\u00a0000", "٣",
+]  # fmt: skip
 ODD_DAYS = [(29, 2, 2023), (29, 2, 2024), (31, 2, 2025), (31, 4, 2025), (0, 1, 2025), (1, 0, 2025), (1, 13, 2025), (1, 1, 1899),
             (1, 1, 1900), (31, 12, 2100), (1, 1, 2101), (29, 2, 1900), (29, 2, 2000), (1, 1, 0)]  # fmt: skip
 ODD_TEXTS = [
@@ -268,6 +344,21 @@ ODD_TEXTS = [
 def good(draw: random.Random, column: dict[str, Any], number: int) -> str:
     """A value that the column takes, most of the time."""
     kind = column.get("type", "text")
+    if "clear" in column and draw.random() < 0.1:
+        return str(column["clear"])
+    if kind == "number":
+        return f"{draw.choice(['', '-', '+', '0', '000'])}{draw.randrange(10**5)}{draw.choice(['', '', column.get('decimal', '.') + str(draw.randrange(1000))])}"[
+            :9
+        ]
+    if kind == "boolean":
+        word = draw.choice([word for words in column.get("words", DEFAULT_WORDS).values() for word in words])
+        return str(draw.choice([word, word.upper(), word.title()]))
+    if kind == "list":
+        allowed = column.get("values") or LISTS.get(column.get("reference", ""), ["Ab", "x1", "42"])
+        mark = draw.choice(["", "", " "]) + column.get("separator", "|")
+        return mark.join(draw.choice(allowed) for _ in range(draw.choice([1, 1, 2, 3, 6]))) + draw.choice(
+            ["", mark]
+        )
     if kind == "date":
         day = datetime.date(1900, 1, 1) + datetime.timedelta(days=draw.randrange(73_000))
         return in_form(column["format"], day.day, day.month, day.year)
@@ -294,6 +385,12 @@ def odd(draw: random.Random, column: dict[str, Any]) -> str:
         return draw.choice(ODD_EMAILS)
     if kind == "phone" and draw.random() < 0.7:
         return draw.choice(ODD_PHONES)
+    if kind == "number" and draw.random() < 0.7:
+        return draw.choice(ODD_NUMBERS)
+    if kind == "list" and draw.random() < 0.7:
+        return column.get("separator", "|").join(
+            draw.choice(ODD_TEXTS) for _ in range(draw.choice([1, 2, 2, 3, 9]))
+        )
     return draw.choice(ODD_TEXTS)
 
 
@@ -346,9 +443,8 @@ def generated(
 def by_rowledger(
     template: dict[str, Any], header: list[str] | None, rows: list[list[str]], folder: Path
 ) -> list[Verdict]:
-    parsed = templates.parse_template(
-        yaml.safe_dump(template, allow_unicode=True), "x", loading.kinds(), "x.yml"
-    )
+    kinds = {name: replace(kind, attributes=True) for name, kind in loading.kinds().items()}
+    parsed = templates.parse_template(yaml.safe_dump(template, allow_unicode=True), "x", kinds, "x.yml")
     path = folder / "file.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(
@@ -357,7 +453,7 @@ def by_rowledger(
         writer.writerows([header, *rows] if header else rows)
     verdicts: dict[int, Verdict] = {}
     with Records(path, parsed, folder / "scratch") as records:
-        validation = Validation(parsed, loading.kinds()[parsed.kind], records, LISTS)
+        validation = Validation(parsed, kinds[parsed.kind], records, LISTS)
         for chunk in records.chunks(0, 600):
             result = validation.verdicts(validation.judge(chunk))
             for reject in result.rejects:

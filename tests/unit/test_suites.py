@@ -31,6 +31,7 @@ def derived(column: str) -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
+ITEMS = "expect_column_values_to_be_rowledger_items"
 LENGTH = ("length", "expect_column_value_lengths_to_be_between", {"max_value": 255})
 
 
@@ -48,6 +49,12 @@ LENGTH = ("length", "expect_column_value_lengths_to_be_between", {"max_value": 2
         ("type: email, max_length: 255", [LENGTH, ("format", "expect_column_values_to_be_rowledger_email", {})]),
         ("pattern: 'a|b'", [LENGTH, ("pattern", "expect_column_values_to_match_regex", {"regex": r"\A(?:a|b)\z"})]),
         ("values: [a, b]", [("not_in_set", "expect_column_values_to_be_in_set", {"value_set": ["a", "b"]})]),
+        ("type: number, decimal: ','", [("format", "expect_column_values_to_be_rowledger_number", {"decimal": ","})]),
+        ("type: boolean, words: {true: [yes, 1], false: [NO, n]}", [("format", "expect_column_values_to_be_rowledger_boolean", {"true": ["yes", "1"], "false": ["NO", "n"]})]),
+        ("type: list", [("length", ITEMS, {"separator": "|", "max_value": 255})]),
+        ("type: list, separator: ;, values: [a], required: true", [("required", "expect_column_values_to_not_be_null", {}), ("not_in_set", ITEMS, {"separator": ";", "value_set": ["a"]})]),
+        ("type: list, reference: lands, min_length: 2", [("length", ITEMS, {"separator": "|", "min_value": 2, "max_value": 255}), ("not_in_set", ITEMS, {"separator": "|", "value_set": {"$PARAMETER": "lands"}})]),
+        ("type: list, pattern: 'a|b'", [("length", ITEMS, {"separator": "|", "max_value": 255}), ("pattern", ITEMS, {"separator": "|", "regex": r"\A(?:a|b)\z"})]),
         ("reference: lands", [("not_in_set", "expect_column_values_to_be_in_set", {"value_set": {"$PARAMETER": "lands"}})]),
     ],
 )  # fmt: skip
@@ -118,11 +125,26 @@ def test_a_frame_that_meets_every_expectation_has_no_findings() -> None:
     assert judge.findings(frame(E_mail=["a@b.de"]), {}) == []  # a judge judges chunk after chunk
 
 
-def test_lists_enter_as_parameters() -> None:
-    judge = suites.judge(template("header: Land, reference: lands"))
+@pytest.mark.parametrize("type", ["text", "list"])
+def test_lists_of_the_database_enter_as_parameters(type: str) -> None:
+    judge = suites.judge(template(f"header: Land, reference: lands, type: {type}"))
     cells = frame(E_mail=["a@b.de", "a@b.de"], Land=["DE", "FR"])
     assert judge.findings(cells, {"lands": ["DE"]}) == [Finding(1, "not_in_set", (2,))]
     assert judge.findings(cells, {"lands": ["FR", "DE"]}) == []
+
+
+def test_one_wrong_item_makes_a_list_wrong() -> None:
+    judge = suites.judge(
+        template(
+            "header: Tags, type: list, separator: ;, max_length: 3, pattern: '[a-z]+', values: [a, b, abcd, '1']"
+        )
+    )
+    cells = ["a;b", "a;abcd", "b;1", None, "c;A;defg", "a"]
+    assert judge.findings(frame(E_mail=[None] * 6, Tags=cells), {}) == [
+        Finding(1, "length", (2, 5)),
+        Finding(1, "pattern", (3, 5)),
+        Finding(1, "not_in_set", (5,)),
+    ]
 
 
 def test_a_pattern_reads_the_same_whatever_else_the_chunk_holds() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rowledger import loading, templates
 from rowledger.errors import TemplateError, UnknownCode
+from rowledger.model import Kind, TargetField
 from rowledger.templates import ImportTemplate
 
 ROOT = Path(__file__).parents[2]
@@ -28,13 +31,16 @@ columns:
 """
 
 
-def parse(text: str) -> ImportTemplate:
-    return templates.parse_template(text, "sample", loading.kinds(), "sample.yml")
+KINDS = loading.kinds()
 
 
-def fault(text: str) -> str:
+def parse(text: str, kinds: Mapping[str, Kind] = KINDS) -> ImportTemplate:
+    return templates.parse_template(text, "sample", kinds, "sample.yml")
+
+
+def fault(text: str, kinds: Mapping[str, Kind] = KINDS) -> str:
     with pytest.raises(TemplateError) as caught:
-        parse(text)
+        parse(text, kinds)
     return str(caught.value)
 
 
@@ -91,7 +97,7 @@ def test_a_positional_file_has_as_many_fields_as_its_last_position_says() -> Non
         pytest.param(CONTACT + "file: {encoding: latin}\n", ["line 5", "file.encoding", "'iso-8859-1'"], id="unknown encoding"),
         pytest.param(CONTACT.replace("type: email", "type: mail"), ["line 4", "columns.1.type", "'email'", "not 'mail'"], id="unknown type"),
         pytest.param(CONTACT.replace("kind: contact", "kind: contacts"), ["line 1", "kind", "must be one of contact, ", "not 'contacts'"], id="unknown kind"),
-        pytest.param(with_column("header: P, field: fax"), ["line 5", "columns.2.field", "'fax' is not a field of contact", "external_id"], id="unknown field"),
+        pytest.param(with_column("header: P, field: pager"), ["line 5", "columns.2.field", "'pager' is not a field of contact", "external_id"], id="unknown field"),
         pytest.param(with_column("header: P, field: phone"), ["line 5", "columns.2.type", "must be phone for field phone"], id="type that the field does not take"),
         pytest.param(CONTACT + "policies: {max_rejected_share: 0}\n", ["line 5", "max_rejected_share", "greater than 0"], id="share of nothing"),
         pytest.param(CONTACT + "policies: {max_rejected_share: .nan}\n", ["line 5", "max_rejected_share"], id="share that is no number"),
@@ -195,6 +201,103 @@ def test_rules_of_a_column_that_cannot_be_judged_are_refused(column: str, said: 
     message = fault(with_column(column))
     assert message.startswith("sample.yml, line 5, columns.2.")
     assert [part for part in said if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("header: P, decimal: ','", ["decimal", "is for type: number only"]),
+        ("header: P, type: number, decimal: ';'", ["decimal", "'.' or ','", "not ';'"]),
+        ("header: P, type: number, max_length: 3", ["max_length", "is not for type: number; use pattern"]),
+        (
+            "header: P, words: {true: [x], false: [y]}",
+            ["words", "is for type: boolean only; use values for text"],
+        ),
+        ("header: P, type: boolean, words: {true: [x]}", ["words.false", "is missing"]),
+        ("header: P, type: boolean, words: {true: [x], false: []}", ["words.false", "at least 1"]),
+        (
+            "header: P, type: boolean, words: {true: x, false: [y]}",
+            ["words.true", "must be a valid list, not 'x'"],
+        ),
+        (
+            "header: P, type: boolean, words: {true: [x], false: [y], no: [z]}",
+            ["words.no", "not a known key"],
+        ),
+        (
+            "header: P, type: boolean, words: {true: [x, n], false: [N]}",
+            ["words", "n cannot mean true and false; keep one"],
+        ),
+        ("header: P, type: boolean, words: {true: ['x '], false: [y]}", ["words", "'x ' can never be met"]),
+        ("header: P, type: boolean, words: {true: [''], false: [y]}", ["words", "'' can never be met"]),
+        (
+            "header: P, type: boolean, values: ['1']",
+            ["values", "is not for type: boolean; its words say all"],
+        ),
+        ("header: P, type: boolean, unique: true", ["unique", "is not for type: boolean"]),
+        ("header: P, separator: ;", ["separator", "is for type: list only"]),
+        ("header: P, type: list, separator: '::'", ["separator", "'|', ';'", "not '::'"]),
+        (
+            "header: P, type: list, unique: true",
+            ["unique", "is not for type: list; only a single value can be unique"],
+        ),
+        ("header: P, clear: '-', required: true", ["clear", "is not for a required column; remove one"]),
+        ("header: P, clear: '-', field: external_id", ["clear", "is not for external_id; it says whom"]),
+        ("header: P, clear: '-', field: city, on_update: never", ["clear", "is not for on_update: never"]),
+        ("header: P, clear: ", ["clear", "'' can never be met"]),
+        ("header: P, clear: ' -'", ["clear", "' -' can never be met"]),
+        ("header: P, clear: a, values: [a, b]", ["clear", "'a' is a value of the column too"]),
+        ("header: P, clear: YES, type: boolean", ["clear", "'YES' is a value of the column too"]),
+        ("header: P, field: city, on_update: add", ["on_update", "can be add for type: list only"]),
+        ("header: P, reference: '@origins'", ["reference", "begins with @"]),
+        ("header: P, field: attributes.x", ["field", "'attributes.x' is not a field of contact"]),
+    ],
+)
+def test_rules_that_a_type_or_a_field_does_not_know_are_refused(column: str, said: list[str]) -> None:
+    message = fault(with_column(column), KINDS | {"contact": replace(KINDS["contact"], attributes=False)})
+    assert message.startswith("sample.yml, line 5, columns.2.")
+    assert [part for part in said if part not in message] == [], message
+
+
+def test_words_and_clear_words_are_taken_as_they_stand() -> None:
+    """YAML reads yes, no, 1, 0 and NULL as something else; people who fill in cells write words."""
+    rules = (
+        "type: boolean, words: {true: [yes, on, 1, True], false: [no, 0, 0.0, ~, 2020-01-01]}, clear: NULL"
+    )
+    column = parse(with_column(f"header: P, {rules}")).columns[1]
+    assert column.words.true == ("yes", "on", "1", "True")
+    assert column.words.false == ("no", "0", "0.0", "~", "2020-01-01")
+    assert column.clear == "NULL"
+    assert parse(with_column("header: P")).columns[1].clear is None
+
+
+def test_a_kind_may_have_attributes_of_any_name_and_type() -> None:
+    kinds = {"contact": replace(KINDS["contact"], attributes=True)}
+    for type in ("text", "list", "boolean", "number", "phone"):
+        column = f"header: P, field: attributes.loyalty_card_2, type: {type}"
+        assert parse(with_column(column), kinds).columns[1].field == "attributes.loyalty_card_2"
+    for name in ("", "X", "2", "a-b", "ä", "a" * 41, "a.b"):
+        message = fault(with_column(f"header: P, field: 'attributes.{name}'"), kinds)
+        assert f"'attributes.{name}' is not a field of contact; fields are external_id" in message
+        assert "and attributes.NAME" in message
+    twice = "header: P, field: attributes.x}\n  - {header: Q, field: attributes.x"
+    assert "the field attributes.x is used by two columns" in fault(with_column(twice), kinds)
+
+
+def test_a_field_names_the_list_of_the_domain_that_its_values_must_be_in() -> None:
+    field = TargetField("origins", "text[]", ("list",), "Origins", "@origins")
+    kinds = {"contact": replace(KINDS["contact"], fields=(KINDS["contact"].field("email"), field))}
+    column = "header: P, type: list, field: origins"
+    assert parse(with_column(column + ", on_update: add"), kinds).columns[1].reference == "@origins"
+    for rule in ("clear: '-'", "reference: lands", "on_update: overwrite"):
+        message = fault(with_column(f"{column}, {rule}"), kinds)
+        assert (
+            f"columns.2.{rule.split(':')[0]}: is not for field origins: its values are those of the"
+            in message
+        )
+    assert "must be list for field origins" in fault(with_column("header: P, field: origins"), kinds)
+    assert parse(CONTACT + "origins: [A]\n", kinds).origins == ("A",)
+    assert "line 5, subscriptions: is not for contact" in fault(CONTACT + "subscriptions: []\n", kinds)
+    assert "line 8, origins: is not for contract_status" in fault(STATUS + "origins: [A]\n")
 
 
 @pytest.mark.parametrize("form", ["DD-MM-YYYY", "YYYYMMDD", "MM/DD/YYYY", "DD.MM.YYYY", "YYYY MM DD"])

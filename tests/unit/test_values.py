@@ -1,4 +1,4 @@
-"""What a cell means as text, date, email address or phone number: written tables of what is taken and what is not."""
+"""What a cell means as text, date, address, phone, number, boolean or list: written tables of what is taken and what is not."""
 
 from __future__ import annotations
 
@@ -289,3 +289,114 @@ def test_columns_without_values_stay_so() -> None:
     assert phones("DE", None, None) == [None, None]
     assert emails(None, None) == [None, None]
     assert dates("DD-MM-YYYY", None, None) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("mark", "text", "number"),
+    [
+        (".", "0", "0"),
+        (".", "-12", "-12"),
+        (".", "+5", "5"),
+        (".", "007", "7"),
+        (".", "1.50", "1.5"),
+        (".", "100", "100"),
+        (".", "100.0", "100"),
+        (".", "-0.00", "0"),
+        (".", "-0.05", "-0.05"),
+        (",", "1234,5", "1234.5"),
+        (".", "9" * 20 + "." + "9" * 10, "9" * 20 + "." + "9" * 10),
+        (".", "9" * 21, None),
+        (".", "0." + "1" * 11, None),
+        (".", "9223372036854775808", "9223372036854775808"),
+        (",", "1.5", None),
+        (".", "1,5", None),
+        (".", "1,234.56", None),
+        (",", "1.234,56", None),
+        (".", "1 234", None),
+        (".", "1'234", None),
+        (".", "1_000", None),
+        (".", "5.", None),
+        (".", ".5", None),
+        (".", "--5", None),
+        (".", "5-", None),
+        (".", "(5)", None),
+        (".", "5%", None),
+        (".", "€5", None),
+        (".", "\u22125", None),  # the minus of typographers
+        (".", "1e3", None),
+        (".", "1e131071", None),
+        (".", "NaN", None),
+        (".", "Infinity", None),
+        (".", "0x10", None),
+        (".", "１２", None),
+        (".", "²", None),
+        (".", "5\n", None),
+        (".", "15", "15"),
+        (".", "1x5", None),  # the mark is a mark, not any character
+        (".", None, None),
+    ],
+)
+def test_a_number_is_plain_digits_with_the_declared_mark(mark: str, text: str, number: str | None) -> None:
+    assert values.as_numbers(pa.array([text, "1", None], pa.string()), mark).to_pylist() == [
+        number,
+        "1",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [("ja", True), ("JA", True), ("Straße", True), ("STRASSE", True), ("nein", False), ("0", False), ("j", None),
+     ("yes", None), ("true", None), ("jaa", None), ("ја", None), ("", None), (None, None)],
+)  # fmt: skip
+def test_a_boolean_is_one_of_its_words_in_any_case(text: str | None, meaning: bool | None) -> None:
+    cells = pa.array([text, "nein", None], pa.string())
+    assert values.as_booleans(cells, ["ja", "Straße"], ["nein", "0"]).to_pylist() == [meaning, False, None]
+
+
+@pytest.mark.parametrize(
+    ("cell", "items"),
+    [
+        ("a", ["a"]),
+        ("b;a", ["b", "a"]),
+        (" a ;\u00a0b\u2003;", ["a", "b"]),
+        (";;", None),
+        (" ; ", None),
+        ("a;b;a; b", ["a", "b"]),
+        ("a;A", ["a", "A"]),
+        ("a|b", ["a|b"]),
+        ("a\nb;c", ["a\nb", "c"]),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_list_has_no_blank_items_and_none_twice(cell: str | None, items: list[str] | None) -> None:
+    cells = pa.array(["x;y", cell, None, "y;x;y", cell], pa.string())
+    for text in (cells, cells[1:], pa.concat_arrays([cells, cells])[5:]):
+        cleaned = values.clean_list(values.clean(text), ";")
+        start = len(cells) - len(text)
+        assert (
+            values.as_lists(cleaned, ";").to_pylist() == [["x", "y"], items, None, ["y", "x"], items][start:]
+        )
+
+
+def test_lists_of_nothing_are_lists_too() -> None:
+    assert values.clean_list(pa.array([], pa.string()), "|").to_pylist() == []
+    assert values.clean_list(pa.array([None, None], pa.string()), "|").to_pylist() == [None, None]
+
+
+def test_every_item_of_a_list_is_judged() -> None:
+    lists = pa.array([["a", "bbb"], None, ["ééé", "12"], ["１２"]], pa.list_(pa.string()))
+    judged = {
+        "length": values.right_items(lists, min_value=2, max_value=2),
+        "pattern": values.right_items(lists, regex=r"\A(?:[a-z]|\d+)\z"),
+        "set": values.right_items(lists, value_set=["a", "12"]),
+        "empty set": values.right_items(lists, value_set=[]),
+    }
+    assert {rule: list(map(int, right)) for rule, right in judged.items()} == {
+        "length": [0, 0, 0, 1, 1],
+        "pattern": [1, 0, 0, 1, 0],
+        "set": [1, 0, 0, 1, 0],
+        "empty set": [0, 0, 0, 0, 0],
+    }
+    assert values.keep_items(lists, judged["set"]).to_pylist() == [["a"], None, ["12"], None]
