@@ -128,7 +128,7 @@ def row(cursor: Cursor, query: str | Composable, params: Params | None = None) -
     return cursor.fetchone()  # type: ignore[return-value]  # RealDictCursor gives dicts
 
 
-def rows(cursor: Cursor, query: str, params: Params | None = None) -> list[dict[str, Any]]:
+def rows(cursor: Cursor, query: str | Composable, params: Params | None = None) -> list[dict[str, Any]]:
     """Run a query and return all its rows; only for results that are small by nature."""
     cursor.execute(query, params)
     return cursor.fetchall()  # type: ignore[return-value]

@@ -70,7 +70,7 @@ def validate(worker: Worker, seqno: int) -> Batch:
         template = template_of(worker.connection, batch)
         _validate_records(worker, batch, template)
         _check_threshold(worker, batch, template)
-        _again(worker, lambda: _finish_validation(worker, batch))
+        again(worker, lambda: _finish_validation(worker, batch))
     return batches.get(worker.connection, seqno)
 
 
@@ -99,7 +99,7 @@ def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) ->
                 judged = validation.judge(chunk)
                 if writing:
                     writing.result()
-                writing = writer.submit(_again, worker, partial(_keep, worker, batch, validation, judged))
+                writing = writer.submit(again, worker, partial(_keep, worker, batch, validation, judged))
             if writing:
                 writing.result()
 
@@ -141,9 +141,9 @@ def load(worker: Worker, seqno: int) -> Batch:
     with _failing(worker, batch):
         template = template_of(worker.connection, batch)
         if batch.loaded_key is None:
-            _again(worker, lambda: _arrange(worker, batch, template))
+            again(worker, lambda: _arrange(worker, batch, template))
         key = batch.loaded_key
-        while (upto := _again(worker, partial(_load_chunk, worker, batch, template, key))) is not None:
+        while (upto := again(worker, partial(_load_chunk, worker, batch, template, key))) is not None:
             key = upto
     return batches.get(worker.connection, seqno)
 
@@ -176,7 +176,7 @@ def close(worker: Worker, seqno: int) -> Batch:
     with _failing(worker, batch):
         if ledger.lacks_raw(worker.connection, batch):
             _add_raw_cells(worker, batch)
-        _again(worker, lambda: _finish(worker, batch))
+        again(worker, lambda: _finish(worker, batch))
     return batches.get(worker.connection, seqno)
 
 
@@ -193,7 +193,7 @@ def _add_raw_cells(worker: Worker, batch: Batch) -> None:
                     missing = ledger.without_raw(cursor, batch, chunk.first, chunk.last)
                     ledger.add_raw(cursor, batch, raw_cells(chunk, missing))
 
-            _again(worker, keep)
+            again(worker, keep)
 
 
 def _finish(worker: Worker, batch: Batch) -> None:
@@ -237,7 +237,7 @@ def _fail(worker: Worker, batch: Batch, rule: str, message: str) -> None:
         batches.fail(cursor, now, worker.by, rule, message, unprocessed)
 
 
-def _again(worker: Worker, part: Callable[[], T]) -> T:
+def again(worker: Worker, part: Callable[[], T]) -> T:
     """Do a transaction, again after a short wait if the database was busy; give up after five tries."""
     for attempt in range(1, CHUNK_TRIES):
         try:

@@ -2,7 +2,9 @@
 
 ``KIND`` declares the kind; ``arrange(cursor, batch, template)`` runs once before the first chunk and may change match
 keys; ``merge(cursor, batch, template, after, upto)`` merges the staged records with ``after < match_key <= upto``,
-writes their ledger rows and returns how many had which outcome. A module in this folder is a kind; there is no list.
+writes their ledger rows and returns how many had which outcome. A kind that parks records also has ``replay`` with the
+arguments of ``merge``: it merges the batch's parked records that are due, and notes with them what became of each. A
+module in this folder is a kind; there is no list.
 
 Chunks are cut between match keys, never through one: everything a file says about one contract or contact is merged
 in one transaction, so the result cannot depend on the size of chunks.
@@ -15,14 +17,14 @@ import importlib
 import pkgutil
 from collections import Counter
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from psycopg2 import sql
 
-from rowledger import staging
+from rowledger import parked, staging
 from rowledger.db import Cursor, queries, row, savepoint
 from rowledger.errors import RecordRefused
-from rowledger.model import Batch, Kind
+from rowledger.model import Batch, Kind, Reason
 from rowledger.templates import ImportTemplate
 
 _SQL = queries("loading")
@@ -36,6 +38,14 @@ class Loader(Protocol):
     def arrange(self, cursor: Cursor, batch: Batch, template: ImportTemplate) -> None: ...
 
     def merge(
+        self, cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
+    ) -> Counter[str]: ...
+
+
+class Replayer(Loader, Protocol):
+    """What the module of a kind has whose records can be parked."""
+
+    def replay(
         self, cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
     ) -> Counter[str]: ...
 
@@ -57,8 +67,19 @@ def loader(kind: str) -> Loader:
 
 def next_key(cursor: Cursor, batch: Batch, after: str | None, size: int) -> str | None:
     """The last match key of the next chunk of about ``size`` records; None when everything is loaded."""
-    query = sql.SQL(_SQL["next_key"]).format(staging=staging.table(batch))
-    found = row(cursor, query, {"after": after, "size": size})
+    return _next_key(cursor, staging.table(batch), {"after": after, "size": size})
+
+
+def next_due_key(cursor: Cursor, batch: Batch, after: str | None, size: int) -> str | None:
+    """The same for the batch's parked records that are due."""
+    return _next_key(cursor, _DUE, {"kind": batch.kind, "seqno": batch.seqno, "after": after, "size": size})
+
+
+_DUE = sql.SQL("({}) AS due").format(parked.DUE)
+
+
+def _next_key(cursor: Cursor, source: sql.Composable, asked: dict[str, Any]) -> str | None:
+    found = row(cursor, sql.SQL(_SQL["next_key"]).format(staging=source), asked)
     return found["key"] if found else None
 
 
@@ -70,10 +91,24 @@ def merge(
         with savepoint(cursor):
             return loader(batch.kind).merge(cursor, batch, template, after, upto)
     except RecordRefused as refusal:
-        middle = _middle_key(cursor, batch, after, upto)
+        middle = _middle_key(cursor, staging.table(batch), batch, after, upto)
         if middle is None:
             return _reject_key(cursor, batch, upto, refusal)
     return merge(cursor, batch, template, after, middle) + merge(cursor, batch, template, middle, upto)
+
+
+def replay(
+    cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
+) -> Counter[str]:
+    """Replay a chunk of parked records that are due, in the same way."""
+    try:
+        with savepoint(cursor):
+            return cast("Replayer", loader(batch.kind)).replay(cursor, batch, template, after, upto)
+    except RecordRefused as refusal:
+        middle = _middle_key(cursor, _DUE, batch, after, upto)
+        if middle is None:
+            return Counter(rejected=parked.refuse(cursor, batch, upto, _refused(batch, refusal)))
+    return replay(cursor, batch, template, after, middle) + replay(cursor, batch, template, middle, upto)
 
 
 def lock(cursor: Cursor, batch: Batch) -> None:
@@ -81,10 +116,12 @@ def lock(cursor: Cursor, batch: Batch) -> None:
     cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (batch.kind, batch.domain_id))
 
 
-def _middle_key(cursor: Cursor, batch: Batch, after: str | None, upto: str) -> str | None:
+def _middle_key(
+    cursor: Cursor, source: sql.Composable, batch: Batch, after: str | None, upto: str
+) -> str | None:
     """A key that cuts the chunk in two, or None if all its records have one key."""
-    query = sql.SQL(_SQL["middle_key"]).format(staging=staging.table(batch))
-    found = row(cursor, query, {"after": after, "upto": upto})
+    asked = {"kind": batch.kind, "seqno": batch.seqno, "after": after, "upto": upto}
+    found = row(cursor, sql.SQL(_SQL["middle_key"]).format(staging=source), asked)
     return found["key"] if found else None
 
 
@@ -95,6 +132,12 @@ _CONSTRAINT_REASONS = {
 
 
 def _reject_key(cursor: Cursor, batch: Batch, key: str, refusal: RecordRefused) -> Counter[str]:
+    query = sql.SQL(_SQL["reject_key"]).format(staging=staging.table(batch))
+    cursor.execute(query, {"seqno": batch.seqno, "key": key} | _refused(batch, refusal).as_dict())
+    return Counter(rejected=cursor.rowcount)
+
+
+def _refused(batch: Batch, refusal: RecordRefused) -> Reason:
     rule, message = _CONSTRAINT_REASONS.get(
         refusal.constraint or "",
         (
@@ -102,11 +145,7 @@ def _reject_key(cursor: Cursor, batch: Batch, key: str, refusal: RecordRefused) 
             f"The database does not take a value of this record (SQLSTATE {refusal.sqlstate}).",
         ),
     )
-    query = sql.SQL(_SQL["reject_key"]).format(staging=staging.table(batch))
-    asked = {"seqno": batch.seqno, "key": key, "rule": rule, "message": message,
-             "column": batch.columns.get(refusal.column or "")}  # fmt: skip
-    cursor.execute(query, asked)
-    return Counter(rejected=cursor.rowcount)
+    return Reason(rule, batch.columns.get(refusal.column or ""), None, message)
 
 
 def outcomes(cursor: Cursor) -> Counter[str]:

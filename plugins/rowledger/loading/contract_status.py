@@ -1,6 +1,7 @@
 """Contract statuses: which status each contract gets, by the rules for statuses (docs/rules.md).
 
-A file's records for one contract are applied in the order of their date, then of their number.
+A file's records for one contract are applied in the order of their date, then of their number. A record may wait for
+its contract or its code; it is replayed by the same rules, as if it had come with its batch but later.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from collections import Counter
 
 from psycopg2 import sql
 
-from rowledger import loading, staging
+from rowledger import loading, parked, staging
 from rowledger.db import Cursor, queries
 from rowledger.model import Batch, Kind, TargetField
 from rowledger.templates import ImportTemplate
 
+_SQL = queries("contract_status")
 KIND = Kind(
     name="contract_status",
     title="contract statuses",
@@ -36,17 +38,42 @@ def merge(
     cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
 ) -> Counter[str]:
     """Enter the chunk's statuses in the history, move the current statuses, write the ledger."""
+    chunk = sql.SQL(_SQL["from_staging"]).format(staging=staging.table(batch))
+    return _merge(cursor, batch, template, after, upto, chunk, sql.SQL(_SQL["to_ledger"]))
+
+
+def replay(
+    cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
+) -> Counter[str]:
+    """The same with the batch's parked records that are due; what becomes of them stands with them."""
+    chunk = sql.SQL(_SQL["from_parked"]).format(due=parked.DUE)
+    return _merge(cursor, batch, template, after, upto, chunk, sql.SQL(_SQL["to_parked"]))
+
+
+_OUTCOMES = {"reject": "rejected", "ignore": "ignored", "park": "parked"}
+
+
+def _merge(
+    cursor: Cursor,
+    batch: Batch,
+    template: ImportTemplate,
+    after: str | None,
+    upto: str,
+    chunk: sql.Composable,
+    written: sql.Composable,
+) -> Counter[str]:
     policies = template.policies
     cursor.execute(
-        sql.SQL(queries("contract_status")["merge"]).format(staging=staging.table(batch)),
+        sql.SQL(_SQL["merge"]).format(chunk=chunk, written=written),
         {
+            "kind": batch.kind,
             "seqno": batch.seqno,
             "domain_id": batch.domain_id,
             "domain": batch.domain,
             "after": after,
             "upto": upto,
-            "unknown_contract": "ignored" if policies.unknown_contract == "ignore" else "rejected",
-            "unknown_status": "rejected" if policies.unknown_status == "reject" else "ignored",
+            "unknown_contract": _OUTCOMES[policies.unknown_contract or "reject"],
+            "unknown_status": _OUTCOMES[policies.unknown_status or "ignore"],
             "future_allowed": policies.future_dates == "allow",
             "date_format": template.column_of("date_result").format,  # to_char reads DD-MM-YYYY as we do
             "form_id_column": batch.columns["form_id"],

@@ -1,20 +1,20 @@
 -- name: merge
 WITH chunk AS (
-    SELECT record_no, warnings, form_id, date_result, result_code
-    FROM {staging}
-    WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+    {chunk}
 ),
 found AS (
-    SELECT chunk.*, contract.contract_id, status.status_id, status.definitive,
-           contract.date_result AS current_date_result, current_status.code AS current_code,
-           current_status.definitive AS current_definitive,
+    SELECT chunk.*, contract.contract_id, status.definitive, status.retired,
+           CASE WHEN NOT status.retired THEN status.status_id END AS status_id,
+           contract.date_result AS current_date_result, contract.seqno AS current_seqno,
+           contract.record_no AS current_record_no, current_status.code AS current_code,
+           coalesce(current_status.definitive, false) AS current_definitive,
            coalesce(history.entered, false) AS in_history,
            row_number() OVER (PARTITION BY chunk.form_id, chunk.date_result, result_code
                               ORDER BY chunk.record_no) > 1 AS repeated
     FROM chunk
     -- LIMIT keeps the planner at one index look-up per record, whatever it believes about the size of the tables.
     LEFT JOIN LATERAL (
-        SELECT contract_id, status_id, date_result
+        SELECT contract_id, status_id, date_result, seqno, record_no
         FROM contract WHERE domain_id = %(domain_id)s AND form_id = chunk.form_id LIMIT 1
     ) AS contract ON true
     LEFT JOIN contract_status AS status
@@ -28,7 +28,7 @@ found AS (
         LIMIT 1
     ) AS history ON true
 ),
--- Rules that look at one record and today's database; rule is null for what may change a status.
+-- Rules that look at one record and today's database; rule is null for what comes after the current status.
 judged AS (
     SELECT *,
         CASE
@@ -37,27 +37,35 @@ judged AS (
             WHEN date_result > current_date AND NOT %(future_allowed)s THEN 'future_date'
             WHEN in_history THEN 'in_history'
             WHEN repeated THEN 'repeated'
-            WHEN date_result < current_date_result THEN 'historic'
+            -- What has no batch comes before the imports of its date.
+            WHEN (date_result, %(seqno)s::bigint, record_no)
+                 < (current_date_result, coalesce(current_seqno, 0), coalesce(current_record_no, 0)) THEN 'historic'
         END AS rule
     FROM found
 ),
--- What may change a status does so in the order of dates, until one of them is definitive.
+-- What comes after the current status changes it in the order of dates, until one of them is definitive.
 in_order AS (
     SELECT *,
-        coalesce(current_definitive, false) OR coalesce(bool_or(definitive) OVER before, false) AS too_late,
-        coalesce(last_value(result_code) OVER before, current_code) AS code_before
+        current_definitive OR coalesce(bool_or(definitive) OVER (
+            PARTITION BY contract_id ORDER BY date_result, record_no
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), false) AS too_late
     FROM judged
     WHERE rule IS NULL
-    WINDOW before AS (PARTITION BY contract_id ORDER BY date_result, record_no
-                      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 ),
 decided AS (
-    SELECT record_no, warnings, form_id, date_result, result_code, contract_id, status_id,
-           rule, NULL AS code_before
-    FROM judged WHERE rule IS NOT NULL
+    -- A repeat of what is refused is refused: the contract does not say so.
+    SELECT record_no, warnings, form_id, date_result, result_code, contract_id, status_id, repeated, retired,
+           current_code, current_definitive,
+           CASE WHEN refused.too_late THEN 'definitive_status' ELSE judged.rule END AS rule
+    FROM judged
+    LEFT JOIN (
+        SELECT contract_id, date_result, status_id, too_late FROM in_order WHERE too_late
+    ) AS refused USING (contract_id, date_result, status_id)
+    WHERE judged.rule IS NOT NULL
     UNION ALL
-    SELECT record_no, warnings, form_id, date_result, result_code, contract_id, status_id,
-           CASE WHEN too_late THEN 'definitive_status' END, code_before
+    SELECT record_no, warnings, form_id, date_result, result_code, contract_id, status_id, repeated, retired,
+           current_code, current_definitive,
+           CASE WHEN too_late THEN 'definitive_status' END
     FROM in_order
 ),
 entered AS (
@@ -78,9 +86,8 @@ moved AS (
     ) AS last
     WHERE contract.contract_id = last.contract_id
 ),
-written AS (
-    INSERT INTO import_record (seqno, record_no, outcome, target_id, warnings, reasons)
-    SELECT %(seqno)s, record_no,
+explained AS (
+    SELECT record_no, decided.contract_id, form_id, date_result, decided.result_code,
         CASE
             WHEN rule IS NULL THEN 'updated'
             WHEN rule = 'historic' THEN 'historic'
@@ -88,31 +95,80 @@ written AS (
             WHEN rule = 'unknown_contract' THEN %(unknown_contract)s
             WHEN rule = 'unknown_status' THEN %(unknown_status)s
             ELSE 'rejected'
-        END,
-        contract_id,
-        CASE WHEN rule = 'repeated' THEN coalesce(warnings, '[]') || jsonb_build_array(jsonb_build_object(
-            'rule', 'duplicate_in_file', 'column', NULL, 'value', NULL,
-            'message', 'The file says the same about this contract in an earlier record.'))
-        ELSE warnings END,
-        CASE rule
-            WHEN 'unknown_contract' THEN jsonb_build_array(jsonb_build_object(
-                'rule', rule, 'column', %(form_id_column)s::text, 'value', form_id,
-                'message', format('There is no contract "%%s" in domain %%s.', form_id, %(domain)s::text)))
-            WHEN 'unknown_status' THEN jsonb_build_array(jsonb_build_object(
-                'rule', rule, 'column', %(result_code_column)s::text, 'value', result_code,
-                'message', format('There is no result code "%%s" in domain %%s.', result_code, %(domain)s::text)))
-            WHEN 'future_date' THEN jsonb_build_array(jsonb_build_object(
-                'rule', rule, 'column', %(date_result_column)s::text,
-                'value', to_char(date_result, %(date_format)s),
-                'message', format('%%s %%s lies in the future.', %(date_result_column)s::text,
-                                  to_char(date_result, %(date_format)s))))
-            WHEN 'definitive_status' THEN jsonb_build_array(jsonb_build_object(
-                'rule', rule, 'column', %(result_code_column)s::text, 'value', result_code,
+        END AS outcome,
+        CASE rule WHEN 'unknown_contract' THEN 'contract' WHEN 'unknown_status' THEN 'status' END AS waits_for,
+        CASE WHEN repeated AND NOT coalesce(warnings @> '[{{"rule": "duplicate_in_file"}}]', false)
+             THEN coalesce(warnings, '[]') || jsonb_build_array(jsonb_build_object(
+                'rule', 'duplicate_in_file', 'column', NULL, 'value', NULL,
+                'message', 'The file says the same about this contract in an earlier record.'))
+        ELSE warnings END AS warnings,
+        CASE
+            WHEN rule IN ('unknown_contract', 'unknown_status', 'future_date') THEN
+                CASE WHEN decided.contract_id IS NULL THEN jsonb_build_array(jsonb_build_object(
+                    'rule', 'unknown_contract', 'column', %(form_id_column)s::text, 'value', form_id,
+                    'message', format('There is no contract "%%s" in domain %%s.', form_id, %(domain)s::text)))
+                ELSE '[]' END
+                || CASE WHEN status_id IS NULL THEN jsonb_build_array(jsonb_build_object(
+                    'rule', 'unknown_status', 'column', %(result_code_column)s::text, 'value', decided.result_code,
+                    'message', format(CASE WHEN retired THEN 'The result code "%%s" of domain %%s is retired.'
+                                           ELSE 'There is no result code "%%s" in domain %%s.' END,
+                                      decided.result_code, %(domain)s::text)))
+                ELSE '[]' END
+                || CASE WHEN date_result > current_date AND NOT %(future_allowed)s THEN jsonb_build_array(jsonb_build_object(
+                    'rule', 'future_date', 'column', %(date_result_column)s::text,
+                    'value', to_char(date_result, %(date_format)s),
+                    'message', format('%%s %%s lies in the future.', %(date_result_column)s::text,
+                                      to_char(date_result, %(date_format)s))))
+                ELSE '[]' END
+            WHEN rule = 'definitive_status' THEN jsonb_build_array(jsonb_build_object(
+                'rule', rule, 'column', %(result_code_column)s::text, 'value', decided.result_code,
                 'message', format('Contract "%%s" is at the definitive status "%%s", which cannot be overwritten.',
-                                  form_id, code_before)))
-        END
+                                  form_id, CASE WHEN current_definitive THEN current_code ELSE ended.result_code END)))
+        END AS reasons
     FROM decided
+    -- Where the file itself has ended the contract.
+    LEFT JOIN (
+        SELECT contract_id, result_code FROM in_order WHERE definitive AND NOT too_late
+    ) AS ended ON ended.contract_id = decided.contract_id AND rule = 'definitive_status'
+),
+{written}
+SELECT outcome, count(*) AS records FROM written GROUP BY outcome
+
+-- name: from_staging
+SELECT record_no, warnings, form_id, date_result, result_code
+FROM {staging}
+WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+
+-- name: to_ledger
+written AS (
+    INSERT INTO import_record (seqno, record_no, outcome, target_id, warnings, reasons)
+    SELECT %(seqno)s, record_no, outcome, contract_id, warnings, reasons
+    FROM explained
     ORDER BY record_no
     RETURNING outcome
+),
+parked AS (
+    INSERT INTO parked_record (seqno, record_no, kind, domain_id, match_key, fields, warnings, waits_for, key)
+    SELECT %(seqno)s, record_no, %(kind)s, %(domain_id)s, form_id,
+           jsonb_build_object('form_id', form_id, 'date_result', date_result, 'result_code', result_code), warnings,
+           waits_for, CASE waits_for WHEN 'contract' THEN form_id ELSE result_code END
+    FROM explained
+    WHERE outcome = 'parked'
 )
-SELECT outcome, count(*) AS records FROM written GROUP BY outcome
+
+-- name: from_parked
+SELECT record_no, warnings, fields ->> 'form_id' AS form_id, (fields ->> 'date_result')::date AS date_result,
+       fields ->> 'result_code' AS result_code
+FROM ({due}) AS due
+WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+
+-- name: to_parked
+written AS (
+    UPDATE parked_record
+    SET outcome = explained.outcome, target_id = contract_id, warnings = explained.warnings, replayed_at = now(),
+        reasons = explained.reasons, waits_for = coalesce(explained.waits_for, parked_record.waits_for),
+        key = CASE explained.waits_for WHEN 'contract' THEN form_id WHEN 'status' THEN result_code ELSE key END
+    FROM explained
+    WHERE seqno = %(seqno)s AND parked_record.record_no = explained.record_no
+    RETURNING explained.outcome
+)

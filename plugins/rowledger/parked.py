@@ -1,0 +1,54 @@
+"""Parked records: what waits for what, and what of it is due because the code or contract exists by now.
+
+A record is parked by the loader of its kind, in the transaction that enters it in the ledger as parked. Its row has all
+that is needed to replay it. The ledger of its batch never changes; what became of it stands here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg2 import sql
+
+from rowledger.db import Connection, Cursor, queries, row, rows, transaction
+from rowledger.errors import UnknownCode
+from rowledger.model import Batch, Reason
+
+_SQL = queries("parked")
+DUE = sql.SQL(_SQL["due"])
+
+
+def anything_due(connection: Connection, kind: str) -> bool:
+    """Whether a replay of the kind would find something to do; quick, however much waits."""
+    with transaction(connection) as cursor:
+        found = row(cursor, sql.SQL(_SQL["is_due"]).format(due=DUE), {"kind": kind, "seqno": None})
+        return bool(found and found["due"])
+
+
+def batches_due(connection: Connection, kind: str) -> list[int]:
+    """The seqnos of the batches that have such records, the oldest first."""
+    with transaction(connection) as cursor:
+        query = sql.SQL(_SQL["batches_due"]).format(due=DUE)
+        return [r["seqno"] for r in rows(cursor, query, {"kind": kind, "seqno": None})]
+
+
+def refuse(cursor: Cursor, batch: Batch, key: str, reason: Reason) -> int:
+    """Give the due records of a match key, which the database does not take, the outcome rejected; how many."""
+    asked = {"kind": batch.kind, "seqno": batch.seqno, "key": key} | reason.as_dict()
+    cursor.execute(sql.SQL(_SQL["refuse"]).format(due=DUE), asked)
+    return cursor.rowcount
+
+
+def groups(connection: Connection, kind: str | None, domain: str | None, limit: int) -> list[dict[str, Any]]:
+    """What waits for what: how many records, of which batches, since when; most records first. Raises UnknownCode."""
+    with transaction(connection) as cursor:
+        asked = {"kind": kind, "domain": domain, "limit": limit}
+        if domain is not None and not row(cursor, _SQL["domain"], asked):
+            raise UnknownCode(f'There is no domain "{domain}".')
+        return rows(cursor, _SQL["groups"], asked)
+
+
+def became(connection: Connection, seqno: int) -> dict[str, int]:
+    """How many of a batch's parked records were replayed with which outcome, and how many are still parked."""
+    with transaction(connection) as cursor:
+        return {r["outcome"]: r["records"] for r in rows(cursor, _SQL["became"], {"seqno": seqno})}

@@ -1,0 +1,57 @@
+-- name: due
+-- Records of closed batches that wait for what exists by now.
+SELECT parked.*
+FROM parked_record AS parked
+JOIN import_batch AS b ON b.seqno = parked.seqno AND b.status IN ('executed', 'cancelled')
+WHERE parked.kind = %(kind)s AND waits_for = 'contract' AND outcome = 'parked' AND length(key) <= 255
+  AND (%(seqno)s::bigint IS NULL OR parked.seqno = %(seqno)s)
+  AND EXISTS (SELECT FROM contract WHERE contract.domain_id = parked.domain_id AND form_id = key)
+UNION ALL
+SELECT parked.*
+FROM parked_record AS parked
+JOIN import_batch AS b ON b.seqno = parked.seqno AND b.status IN ('executed', 'cancelled')
+WHERE parked.kind = %(kind)s AND waits_for = 'status' AND outcome = 'parked' AND length(key) <= 255
+  AND (%(seqno)s::bigint IS NULL OR parked.seqno = %(seqno)s)
+  AND EXISTS (SELECT FROM contract_status AS s WHERE s.domain_id = parked.domain_id AND s.code = key AND NOT s.retired)
+
+-- name: is_due
+SELECT EXISTS ({due}) AS due
+
+-- name: batches_due
+SELECT DISTINCT seqno FROM ({due}) AS due ORDER BY seqno
+
+-- name: refuse
+UPDATE parked_record
+SET outcome = 'rejected', replayed_at = now(), reasons = jsonb_build_array(jsonb_build_object(
+        'rule', %(rule)s::text, 'column', %(column)s::text, 'value', NULL, 'message', %(message)s::text))
+FROM ({due}) AS due
+WHERE parked_record.seqno = due.seqno AND parked_record.record_no = due.record_no AND due.match_key = %(key)s
+
+-- name: groups
+WITH waiting AS (
+    SELECT domain_id, kind, waits_for, key, count(*) AS records,
+           array_agg(DISTINCT seqno ORDER BY seqno) AS batches, min(parked_at) AS since, min(seqno) AS first_seqno,
+           (array_agg(record_no ORDER BY seqno, record_no))[1] AS first_record,
+           count(*) OVER () AS all_groups, sum(count(*)) OVER () AS all_records
+    FROM parked_record
+    WHERE outcome = 'parked' AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+      AND (%(domain)s::text IS NULL OR domain_id = (SELECT domain_id FROM domain WHERE code = %(domain)s))
+    GROUP BY domain_id, kind, waits_for, key
+    ORDER BY records DESC, domain_id, kind, waits_for, key
+    LIMIT %(limit)s
+)
+SELECT domain.code AS domain, kind, waits_for, key, records, batches, since, first_seqno, first_record, all_groups, all_records,
+       CASE waits_for
+           WHEN 'contract' THEN EXISTS (
+               SELECT FROM contract AS c WHERE c.domain_id = waiting.domain_id AND form_id = key)
+           WHEN 'status' THEN EXISTS (
+               SELECT FROM contract_status AS s WHERE s.domain_id = waiting.domain_id AND s.code = key AND NOT s.retired)
+       END AS exists_now
+FROM waiting JOIN domain USING (domain_id)
+ORDER BY records DESC, domain.code, kind, waits_for, key
+
+-- name: became
+SELECT outcome, count(*) AS records FROM parked_record WHERE seqno = %(seqno)s GROUP BY outcome ORDER BY outcome
+
+-- name: domain
+SELECT domain_id FROM domain WHERE code = %(domain)s
