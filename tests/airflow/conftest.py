@@ -164,7 +164,7 @@ def engine(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[En
     }
     with local.running(place, variables) as api, contextlib.closing(db.connect(url)) as connection:
         running = Engine(api, place, settings, connection, folder)
-        for dag in ("contact_import", "contract_status_import"):
+        for dag in (f"{kind}_import" for kind in loading.kinds()):
             running.until(lambda dag=dag: _known(api, dag))
             api.call("PATCH", f"/dags/{dag}", {"is_paused": False})
         yield running

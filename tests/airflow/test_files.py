@@ -15,6 +15,7 @@ from rowledger import loading
 
 ROOT = Path(__file__).parent.parent.parent
 DAGS = sorted((ROOT / "dags").glob("*.py"))
+IMPORTS = [path for path in DAGS if path.stem.endswith("_import")]
 HEAVY = ("great_expectations", "pandas", "pyarrow", "duckdb", "phonenumbers", "email_validator")
 
 
@@ -34,12 +35,12 @@ def python(code: str, home: Path, **variables: str) -> str:
 
 
 def test_every_import_kind_has_its_dag_file() -> None:
-    assert [path.stem for path in DAGS] == [f"{kind}_import" for kind in sorted(loading.kinds())]
+    assert [path.stem for path in IMPORTS] == [f"{kind}_import" for kind in sorted(loading.kinds())]
 
 
 def test_dag_files_are_alike_line_by_line_but_for_their_kind() -> None:
     codes = []
-    for path in DAGS:
+    for path in IMPORTS:
         code = path.read_text(encoding="utf-8").split('"""', 2)[2]
         codes.append(code.replace(path.stem.removesuffix("_import"), "KIND"))
     assert len(set(codes)) == 1

@@ -370,7 +370,7 @@ def test_a_wrong_file_fails_its_batch_and_the_others_go_on(call: Call, write: Wr
         (["submit", "FILE", *CONTACTS[:3], "NONE", *CONTACTS[4:]], 'There is no domain "NONE". Domains are: DEMO, OTHER.'),
         (["submit", "FILE", *CONTACTS[:5], "none"], 'There is no template "none". Templates are: contacts, '),
         (["submit", "FILE", *CONTACTS[:5], "result_codes"], 'Template "result_codes" is for contract_status, not for contact.'),
-        (["submit", "FILE", "--kind", "none", *CONTACTS[2:]], 'There is no import kind "none". Kinds are: contact, contract_status.'),
+        (["submit", "FILE", "--kind", "none", *CONTACTS[2:]], 'There is no import kind "none". Kinds are: contact, contract, contract_status.'),
         (["submit", "FILE", *CONTACTS, "--origin", "OLD"], 'The origin "OLD" is not active and cannot be chosen.'),
         (["submit", "FILE", *CONTACTS, "--origin", "X"], 'The origin "X" does not exist in this domain and cannot be chosen.'),
         (["submit", "FILE", *CONTACTS, "--subscription", "GONE"], 'The subscription list "GONE" is disabled and cannot be chosen.'),

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from rowledger import batches, ledger, pipeline, templates, uploads
+from rowledger import batches, ledger, loading, pipeline, templates, uploads
 from rowledger.cli.terminal import (
     AsJson,
     AsJsonLines,
@@ -45,7 +45,9 @@ def submit(
     files: Annotated[
         list[Path], typer.Argument(help="CSV files, or directories of them.", exists=True, metavar="FILES...")
     ],
-    kind: Annotated[str, typer.Option(help="The import kind: contact or contract_status.", metavar="KIND")],
+    kind: Annotated[
+        str, typer.Option(help=f"The import kind: {' or '.join(sorted(loading.kinds()))}.", metavar="KIND")
+    ],
     domain: Annotated[str, typer.Option(help="The code of the domain.", metavar="CODE")],
     template: Annotated[
         str, typer.Option(help="The name of an import template of that kind.", metavar="NAME")

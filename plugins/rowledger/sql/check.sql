@@ -88,6 +88,27 @@ WHERE kind = 'contact' AND outcome = 'created'
 GROUP BY target_id
 HAVING count(*) > 1
 
+-- name: contract_targets_exist
+-- Every contract that a record created or updated exists.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM import_record JOIN import_batch USING (seqno)
+WHERE kind = 'contract' AND outcome IN ('created', 'updated')
+  AND NOT EXISTS (SELECT FROM contract WHERE contract_id = target_id)
+
+-- name: contract_created_once
+-- No contract was created by two records.
+SELECT 'contract ' || target_id
+FROM import_record JOIN import_batch USING (seqno)
+WHERE kind = 'contract' AND outcome = 'created'
+GROUP BY target_id
+HAVING count(*) > 1
+
+-- name: contact_of_domain
+-- The contact of a contract belongs to the contract's domain.
+SELECT 'contract ' || contract_id
+FROM contract JOIN contact USING (contact_id)
+WHERE contract.domain_id <> contact.domain_id
+
 -- name: no_staging_left
 -- There is no staging table of a processed batch.
 SELECT 'batch ' || seqno

@@ -1,0 +1,79 @@
+"""
+### Contracts into PostgreSQL, with a ledger of what became of every record
+
+**Waits for** uploaded files of the kind `contract`: import batches in the state *waiting*. Every quarter of an hour
+`sense` takes what waits, at most a hundred batches; with nothing waiting it ends *skipped*.
+
+**Writes**, for each batch on its own, labelled with its number and file name:
+
+| task | reads | writes |
+|---|---|---|
+| `validate` | the whole file | the rejected records with their reasons; nothing else yet |
+| `load` | the accepted records | contracts, the initial status of new ones, and the outcome of every record |
+| `close` | the ledger | the batch as executed, if the ledger balances |
+
+The log of a task ends with the outcomes of its batch so far.
+
+**When a task is red**, its log says above the traceback what is wrong, and so who can mend it.
+- *The file is wrong* (`validate`): upload it again once its sender has mended it. Nothing of it was loaded.
+- *The set-up is wrong*, such as a missing list of values: mend it, then clear the task. The batch is opened again
+  and goes on. Clearing a task of a batch that has succeeded changes nothing.
+- *The database was away* for longer than the retries lasted: clear the task. What is loaded stays, the rest follows.
+
+Pausing this DAG stops new batches from being taken on, not those in progress.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import dag, task, task_group
+
+from rowledger.airflow import tasks
+
+LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
+
+
+@dag(
+    schedule="*/15 * * * *",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=2,  # while one run is at a big file, the next one takes the small ones
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": 3,
+        "max_retry_delay": timedelta(minutes=5),
+    },
+    doc_md=__doc__,
+    tags=["rowledger"],
+)
+def contract_import() -> None:
+    @task
+    def sense() -> list[int]:
+        """Reserve the batches that wait; skip when there are none."""
+        return tasks.sense("contract")
+
+    @task(map_index_template=LABEL)
+    def validate(seqno: int) -> None:
+        """Read the whole file and give every record a verdict."""
+        tasks.validate(seqno)
+
+    @task(map_index_template=LABEL)
+    def load(seqno: int) -> None:
+        """Merge the accepted records into their targets, and enter in the ledger what became of each."""
+        tasks.load(seqno)
+
+    @task(map_index_template=LABEL)
+    def close(seqno: int) -> None:
+        """Balance the ledger and close the batch."""
+        tasks.close(seqno)
+
+    @task_group
+    def import_batch(seqno: int) -> None:
+        validate(seqno) >> load(seqno) >> close(seqno)
+
+    import_batch.expand(seqno=sense())
+
+
+contract_import()
