@@ -113,12 +113,12 @@ def children(connection: Connection, seqno: int) -> list[int]:
 
 def _domain_id(cursor: Cursor, code: str, template: ImportTemplate) -> int:
     found = row(cursor, _SQL["domain"], {"code": code})
-    if not found:
-        known = (
-            ", ".join(r["code"] for r in rows(cursor, _SQL["domains"]))
-            or "none; load some with load-reference"
+    if not found or found["retired"]:
+        known = ", ".join(r["code"] for r in rows(cursor, _SQL["domains"])) or "none yet; create one first"
+        fault = (
+            f'Domain "{code}" is retired and cannot be chosen.' if found else f'There is no domain "{code}".'
         )
-        raise UnknownCode(f'There is no domain "{code}". Domains are: {known}.')
+        raise UnknownCode(f"{fault} Domains are: {known}.")
     if template.domains and code not in template.domains:
         raise UnknownCode(
             f'Template "{template.name}" is not for domain {code}; it is for {", ".join(template.domains)}.'

@@ -50,6 +50,18 @@ class UnknownCode(SetupError):
     """A domain, template, origin, subscription or batch that was named does not exist or cannot be chosen."""
 
 
+class WrongValue(SetupError):
+    """A value of reference data is wrong; ``field`` names it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ChangedMeanwhile(SetupError):
+    """Somebody changed this since you looked at it; look at it again."""
+
+
 class DuplicateUpload(SetupError):
     """The same bytes were uploaded before with the same template and domain."""
 

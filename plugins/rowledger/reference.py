@@ -1,21 +1,41 @@
-"""Reference data: domains, phases, statuses, contracts, origins, subscriptions and value lists, from one YAML file.
+"""Reference data as operations: create, change, retire and restore; load a file; read; who changed what.
 
-Loading a file twice changes nothing; what it names is created or brought up to date, what it leaves out stays.
+In: a connection and checked items (``reference_data``). Each operation is one transaction and waits for the one
+before it. What is unchanged is not written; every change is recorded by the database itself, with who made it.
+Retired codes stay for history. Errors name the field.
 """
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-import psycopg2.extras
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from psycopg2.extras import Json
 
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
-from rowledger.errors import SetupError
+from rowledger.errors import ChangedMeanwhile, RecordRefused, SetupError, UnknownCode, WrongValue
+from rowledger.reference_data import (
+    AnItem,
+    Contract,
+    Domain,
+    Item,
+    Origin,
+    Phase,
+    Reference,
+    Status,
+    Subscription,
+    make,
+    read,
+)
+
+__all__ = [
+    "DOMAIN_LISTS", "Change", "Contract", "Domain", "Item", "Loaded", "Origin", "Phase", "Reference", "Status",
+    "Subscription", "add_values", "change", "changes", "contents", "create", "get", "listed", "load", "make",
+    "make_initial", "read", "remove_values", "restore", "retire", "value_lists",
+]  # fmt: skip
 
 _SQL = queries("reference")
 
@@ -23,148 +43,240 @@ _SQL = queries("reference")
 DOMAIN_LISTS = ("@origins", "@subscriptions", "@lists")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+@dataclass(frozen=True)
+class Loaded:
+    """Of one sort, how many rows were created, changed, or found to be as they should."""
+
+    created: int = 0
+    changed: int = 0
+    unchanged: int = 0
+
+    def __add__(self, other: Loaded) -> Loaded:
+        return Loaded(
+            self.created + other.created, self.changed + other.changed, self.unchanged + other.unchanged
+        )
 
 
-class Phase(_Part):
-    """Groups contract statuses for reporting."""
+@dataclass(frozen=True)
+class Change:
+    """One recorded change; ``before`` is None for what was created, ``after`` for what was removed."""
 
+    change_id: int
+    changed_at: datetime
+    by: str
+    file: str | None
+    domain: str | None
+    sort: str
     code: str
-    description: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+    def fields(self) -> list[tuple[str, Any, Any]]:
+        """(field, before, after) of every field that changed."""
+        before, after = self.before or {}, self.after or {}
+        names = dict.fromkeys([*after, *before])
+        return [(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
 
 
-class Status(_Part):
-    """A result code of the domain, in one of its phases."""
-
-    code: str
-    phase: str
-    description: str
-    initial: bool = False
-    definitive: bool = False
-    churn: bool = False
-    automatic_after_days: int | None = Field(default=None, gt=0)
+# Operations ------------------------------------------------------------------------------------------------------
 
 
-class Contract(_Part):
-    """A contract, known by its form id within the domain."""
-
-    form_id: str = Field(min_length=1, max_length=255)
-    sign_up_date: datetime.date
-
-
-class Origin(_Part):
-    """A campaign that contacts come from."""
-
-    code: str
-    name: str
-    active: bool = True
-
-
-class Subscription(_Part):
-    """A mailing list."""
-
-    list_id: str
-    name: str
-    type: Literal["email", "mail", "fax", "phone", "mobile"]
-    display_sequence: int = 0
-    disabled: bool = False
-
-
-class Domain(_Part):
-    """An organisation and what belongs to it; codes are unique within it."""
-
-    code: str
-    name: str
-    phases: tuple[Phase, ...] = ()
-    statuses: tuple[Status, ...] = ()
-    contracts: tuple[Contract, ...] = ()
-    origins: tuple[Origin, ...] = ()
-    subscriptions: tuple[Subscription, ...] = ()
-
-
-class Reference(_Part):
-    """A whole reference file: domains with what belongs to them, and named lists of values for templates."""
-
-    domains: tuple[Domain, ...] = ()
-    lists: dict[str, tuple[str, ...]] = {}
-
-
-def read(path: Path) -> Reference:
-    """Read and check a reference file. Raises SetupError with file and place."""
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe
-        return Reference.model_validate(data)
-    except OSError as error:
-        raise SetupError(f"{path} cannot be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise SetupError(f"{path}{line}: is not valid YAML.") from None
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in problem["loc"])
-        raise SetupError(
-            f"{path}, {place or 'top'}: {problem['msg']}, not {str(problem['input'])[:80]!r}."
-        ) from None
-
-
-def load(connection: Connection, reference: Reference) -> dict[str, int]:
-    """Bring the database up to date with a reference file; returns how many rows of each sort were written."""
-    with transaction(connection) as cursor:
-        written = {"domains": 0, "phases": 0, "statuses": 0, "contracts": 0, "origins": 0, "subscriptions": 0}
-        for domain in reference.domains:
-            _load_domain(cursor, domain, written)
-        values = [
-            (name, value) for name, listed in reference.lists.items() for value in dict.fromkeys(listed)
-        ]
-        written["list values"] = _write(cursor, "values", values, {})
-    return written
-
-
-def _load_domain(cursor: Cursor, domain: Domain, written: dict[str, int]) -> None:
-    found = row(cursor, _SQL["domain"], {"code": domain.code, "name": domain.name})
-    assert found
-    written["domains"] += 1
-    here = {"domain_id": found["domain_id"]}
-    phases = [(phase.code, phase.description) for phase in domain.phases]
-    written["phases"] += _write(cursor, "phases", phases, here)
-    _refuse_unknown_phases(cursor, domain, here)
-    statuses = [
-        (s.code, s.phase, s.description, s.initial, s.definitive, s.churn, s.automatic_after_days)
-        for s in domain.statuses
-    ]
-    written["statuses"] += _write(cursor, "statuses", statuses, here)
-    contracts = [(contract.form_id, contract.sign_up_date) for contract in domain.contracts]
-    written["contracts"] += _write(cursor, "contracts", contracts, here)
-    cursor.execute(_SQL["initial_history"], here)
-    cursor.execute(_SQL["initial_status"], here)
-    written["origins"] += _write(
-        cursor, "origins", [(o.code, o.name, o.active) for o in domain.origins], here
-    )
-    subscriptions = [
-        (s.list_id, s.name, s.type, s.display_sequence, s.disabled) for s in domain.subscriptions
-    ]
-    written["subscriptions"] += _write(cursor, "subscriptions", subscriptions, here)
-
-
-def _refuse_unknown_phases(cursor: Cursor, domain: Domain, here: Mapping[str, Any]) -> None:
-    known = {r["code"] for r in rows(cursor, _SQL["phase_codes"], here)}
-    for status in domain.statuses:
-        if status.phase not in known:
-            raise SetupError(
-                f"Domain {domain.code}, status {status.code}: there is no phase {status.phase!r}; "
-                f"phases are {', '.join(sorted(known)) or 'none'}."
+def create(connection: Connection, item: Item, domain: str | None = None, *, by: str | None = None) -> None:
+    """Create a domain, or an item of a domain. Raises WrongValue, also if the code is there already."""
+    with _changing(connection, by) as cursor:
+        domain_id = _domain_id(cursor, type(item), domain)
+        stored = _find(cursor, type(item), item.id, domain_id)
+        if stored:
+            remedy = "change it instead" if stored.in_use else "restore it instead"
+            raise WrongValue(
+                item.key, f'{item.key} "{item.id}" is there already, {_where(domain)}; {remedy}.'
             )
+        _save(cursor, domain_id, [item])
 
 
-def _write(cursor: Cursor, name: str, lines: list[tuple[Any, ...]], here: Mapping[str, Any]) -> int:
-    """Upsert many rows with one statement per thousand."""
-    if lines:
-        statement = cursor.mogrify(_SQL[name].replace("VALUES_HERE", "%%s"), here).decode()
-        psycopg2.extras.execute_values(cursor, statement, lines, page_size=1000)
-    return len(lines)
+def change(
+    connection: Connection,
+    item: Item,
+    domain: str | None = None,
+    *,
+    by: str | None = None,
+    seen: str | None = None,
+) -> bool:
+    """Bring an item that exists up to date; True if anything changed.
+
+    ``seen`` is the ``version`` that the person has seen: if it was changed since, ChangedMeanwhile is raised.
+    """
+    with _changing(connection, by) as cursor:
+        domain_id = _domain_id(cursor, type(item), domain)
+        _seen(cursor, type(item), item.id, domain_id, domain, seen)
+        return bool(_save(cursor, domain_id, [item]).changed)
+
+
+def retire(
+    connection: Connection,
+    sort: type[Item],
+    code: str,
+    domain: str | None = None,
+    *,
+    by: str | None = None,
+    seen: str | None = None,
+) -> bool:
+    """Take an item out of use: it stays for history and cannot be chosen any more. False if it was out of use."""
+    return _switch(connection, sort, code, domain, sort.switch[1], by, seen)
+
+
+def restore(
+    connection: Connection,
+    sort: type[Item],
+    code: str,
+    domain: str | None = None,
+    *,
+    by: str | None = None,
+    seen: str | None = None,
+) -> bool:
+    """Bring a retired item back into use. False if it was in use."""
+    return _switch(connection, sort, code, domain, not sort.switch[1], by, seen)
+
+
+def _switch(
+    connection: Connection,
+    sort: type[Item],
+    code: str,
+    domain: str | None,
+    to: bool,
+    by: str | None,
+    seen: str | None,
+) -> bool:
+    with _changing(connection, by) as cursor:
+        domain_id = _domain_id(cursor, sort, domain)
+        stored = _seen(cursor, sort, code, domain_id, domain, seen)
+        switched = make(sort, stored.model_dump() | {sort.switch[0]: to})
+        return bool(_save(cursor, domain_id, [switched]).changed)
+
+
+def make_initial(connection: Connection, code: str, domain: str, *, by: str | None = None) -> bool:
+    """Make a status the domain's initial one, in the place of the one that was. False if it was already."""
+    with _changing(connection, by) as cursor:
+        domain_id = _domain_id(cursor, Status, domain)
+        new = _get(cursor, Status, code, domain_id, domain)
+        old = [status for status in _all(cursor, Status, domain_id) if status.initial and status.code != code]
+        moved = [make(Status, status.model_dump() | {"initial": False}) for status in old]
+        moved.append(make(Status, new.model_dump() | {"initial": True}))
+        return bool(_save(cursor, domain_id, moved).changed)
+
+
+def add_values(
+    connection: Connection, list_name: str, values: Iterable[str], *, by: str | None = None
+) -> Loaded:
+    """Add values to a list, which is made if need be. Raises WrongValue."""
+    with _changing(connection, by) as cursor:
+        return _save_values(cursor, _lists({list_name: tuple(values)}))
+
+
+def remove_values(
+    connection: Connection, list_name: str, values: Iterable[str], *, by: str | None = None
+) -> int:
+    """Take values off a list. Raises UnknownCode, and takes none off, if one of them is not on it."""
+    ((name, wanted),) = _lists({list_name: tuple(values)}).items()
+    with _changing(connection, by) as cursor:
+        asked = {"list_name": name, "values": list(wanted)}
+        removed = {r["value"] for r in rows(cursor, _SQL["remove_values"], asked)}
+        for value in wanted:
+            if value not in removed:
+                raise UnknownCode(f'The list "{name}" has no value "{value}".')
+    return len(removed)
+
+
+def load(
+    connection: Connection, reference: Reference, *, by: str | None = None, file: str | None = None
+) -> dict[str, Loaded]:
+    """Bring the database up to date with a reference file; what the file leaves out stays.
+
+    All or nothing. A second time changes nothing. Returns what became of each sort. Raises WrongValue.
+    """
+    done = dict.fromkeys(
+        ("domains", "phases", "statuses", "contracts", "origins", "subscriptions", "list values"), Loaded()
+    )
+    with _changing(connection, by, file) as cursor:
+        for domain in reference.domains:
+            for name, loaded in _load_domain(cursor, domain):
+                done[name] += loaded
+        done["list values"] = _save_values(cursor, reference.lists)
+    return done
+
+
+def _load_domain(cursor: Cursor, domain: Domain) -> Iterator[tuple[str, Loaded]]:
+    try:
+        yield "domains", _save(cursor, None, [domain])
+        domain_id = _domain_id(cursor, Item, domain.code)
+        # Phases that are retired come after the statuses that leave them.
+        known = {phase.code for phase in _all(cursor, Phase, domain_id)}
+        last = [phase for phase in domain.phases if phase.retired and phase.code in known]
+        yield "phases", _save(cursor, domain_id, [phase for phase in domain.phases if phase not in last])
+        yield "statuses", _save(cursor, domain_id, domain.statuses)
+        yield "phases", _save(cursor, domain_id, last)
+        lines = [contract.model_dump(mode="json") for contract in domain.contracts]
+        yield "contracts", _write(cursor, "save_contracts", lines, domain_id)
+        yield "origins", _save(cursor, domain_id, domain.origins)
+        yield "subscriptions", _save(cursor, domain_id, domain.subscriptions)
+    except WrongValue as error:
+        raise WrongValue(error.field, f"Domain {domain.code}: {error}") from None
+
+
+# Reading ---------------------------------------------------------------------------------------------------------
+
+
+def get(connection: Connection, sort: type[AnItem], code: str, domain: str | None = None) -> AnItem:
+    """One item. Raises UnknownCode, which names those that are there."""
+    with transaction(connection) as cursor:
+        domain_id = _domain_id(cursor, sort, domain)
+        return _get(cursor, sort, code, domain_id, domain)
+
+
+def listed(connection: Connection, sort: type[AnItem], domain: str | None = None) -> list[AnItem]:
+    """All items of a sort, retired ones too, in the order people read them."""
+    with transaction(connection) as cursor:
+        return _all(cursor, sort, _domain_id(cursor, sort, domain))
+
+
+def contents(connection: Connection, domain: str | None = None) -> Reference:
+    """Everything of one domain or of all, and the value lists, in the shape of a reference file; no contracts."""
+    with transaction(connection) as cursor:
+        domains = _all(cursor, Domain, None) if domain is None else [_get(cursor, Domain, domain, None, None)]
+        lists: dict[str, list[str]] = {}
+        for r in rows(cursor, _SQL["all_values"]):
+            lists.setdefault(r["list_name"], []).append(r["value"])
+        return Reference.model_construct(
+            domains=tuple(_with_contents(cursor, one) for one in domains),
+            lists={name: tuple(values) for name, values in lists.items()},
+        )
+
+
+def _with_contents(cursor: Cursor, domain: Domain) -> Domain:
+    domain_id = _domain_id(cursor, Item, domain.code)
+    inside = {
+        "phases": tuple(_all(cursor, Phase, domain_id)),
+        "statuses": tuple(_all(cursor, Status, domain_id)),
+        "origins": tuple(_all(cursor, Origin, domain_id)),
+        "subscriptions": tuple(_all(cursor, Subscription, domain_id)),
+    }
+    return domain.model_copy(update=inside)
+
+
+def changes(
+    connection: Connection,
+    domain: str | None = None,
+    *,
+    sort: str | None = None,
+    code: str | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> list[Change]:
+    """Who changed what and when, the newest first; ``before`` a change_id goes on with older ones."""
+    with transaction(connection) as cursor:
+        if domain is not None:
+            _get(cursor, Domain, domain, None, None)
+        return _changes(cursor, domain=domain, sort=sort, code=code, before=before, limit=limit)
 
 
 def value_lists(connection: Connection, names: list[str], domain_id: int) -> dict[str, list[str]]:
@@ -177,9 +289,148 @@ def value_lists(connection: Connection, names: list[str], domain_id: int) -> dic
         for r in rows(cursor, _SQL["value_lists"], {"names": names, "domain_id": domain_id}):
             if r["list_name"] in found:
                 found[r["list_name"]].append(r["value"])
-    for name, listed in found.items():
-        if not listed and name not in DOMAIN_LISTS:
+    for name, values in found.items():
+        if not values and name not in DOMAIN_LISTS:
             raise SetupError(
                 f'The template refers to the list "{name}", which is empty; load it with load-reference.'
             )
     return found
+
+
+# Below, everything works inside the caller's transaction ---------------------------------------------------------
+
+
+@contextmanager
+def _changing(connection: Connection, by: str | None, file: str | None = None) -> Iterator[Cursor]:
+    """A transaction that no other change of reference data runs beside; what it changes is recorded as theirs."""
+    try:
+        with transaction(connection) as cursor:
+            cursor.execute(_SQL["begin"], {"by": by or "", "file": file or ""})
+            yield cursor
+    except RecordRefused as error:  # the last line of defence; each rule is told in more words before
+        raise WrongValue(
+            error.column or error.constraint or "", f"The database refuses this ({error.constraint})."
+        ) from error
+
+
+def _domain_id(cursor: Cursor, sort: type[Item], domain: str | None) -> int | None:
+    """Where items of that sort belong; domains themselves belong nowhere."""
+    if sort is Domain:
+        return None
+    found = row(cursor, _SQL["read_domain"], {"code": domain}) if domain is not None else None
+    if not found:
+        known = ", ".join(one.code for one in _all(cursor, Domain, None)) or "none yet; create one first"
+        raise UnknownCode(f'There is no domain "{domain}". Domains are: {known}.')
+    return int(found["domain_id"])
+
+
+def _all(cursor: Cursor, sort: type[AnItem], domain_id: int | None, code: str | None = None) -> list[AnItem]:
+    asked = {"domain_id": domain_id, "code": code}
+    # Not checked: a row from before today's rules must be shown too.
+    return [
+        sort.model_construct(**{name: r[name] for name in sort.model_fields if name in r})
+        for r in rows(cursor, _SQL[f"read_{sort.sort}"], asked)
+    ]
+
+
+def _find(cursor: Cursor, sort: type[AnItem], code: str, domain_id: int | None) -> AnItem | None:
+    return next(iter(_all(cursor, sort, domain_id, code)), None)
+
+
+def _get(cursor: Cursor, sort: type[AnItem], code: str, domain_id: int | None, domain: str | None) -> AnItem:
+    found = _find(cursor, sort, code, domain_id)
+    if found is None:
+        known = ", ".join(item.id for item in _all(cursor, sort, domain_id)) or "none"
+        place = f" in domain {domain}" if domain and sort is not Domain else ""
+        raise UnknownCode(f'There is no {sort.sort} "{code}"{place}. There are: {known}.')
+    return found
+
+
+def _seen(
+    cursor: Cursor,
+    sort: type[AnItem],
+    code: str,
+    domain_id: int | None,
+    domain: str | None,
+    version: str | None,
+) -> AnItem:
+    """The item as it stands. Raises ChangedMeanwhile if that is not the version somebody has seen."""
+    stored = _get(cursor, sort, code, domain_id, domain)
+    if version in (None, stored.version):
+        return stored
+    of = code if sort is Domain else domain
+    (last,) = _changes(cursor, domain=of, sort=sort.sort, code=code, before=None, limit=1) or (None,)
+    who = f" by {last.by} at {last.changed_at:%Y-%m-%d %H:%M} UTC" if last else ""
+    what = "; ".join(f"{field}: {was} → {now}" for field, was, now in last.fields()) if last else ""
+    raise ChangedMeanwhile(
+        f'The {sort.sort} "{code}" was changed{who} since you looked at it ({what}). Look at it again.'
+    )
+
+
+def _save(cursor: Cursor, domain_id: int | None, items: Sequence[Item]) -> Loaded:
+    """Create or bring up to date items of one sort, with one statement."""
+    if not items:
+        return Loaded()
+    lines = [item.row() for item in items]
+    asked = {"lines": Json(lines), "domain_id": domain_id}
+    if isinstance(items[0], Status):
+        _refuse_phase_of_status(cursor, asked)
+        _refuse_second_initial(cursor, asked)
+    if isinstance(items[0], Phase):
+        _refuse_to_retire_phase_in_use(cursor, asked)
+    return _write(cursor, f"save_{items[0].sort}", lines, domain_id)
+
+
+def _write(cursor: Cursor, query: str, lines: list[dict[str, Any]], domain_id: int | None = None) -> Loaded:
+    written = rows(cursor, _SQL[query], {"lines": Json(lines), "domain_id": domain_id}) if lines else []
+    created = sum(1 for r in written if r["created"])
+    return Loaded(created, len(written) - created, len(lines) - len(written))
+
+
+def _refuse_phase_of_status(cursor: Cursor, asked: Mapping[str, Any]) -> None:
+    for wrong in rows(cursor, _SQL["unusable_phases"], asked):
+        known = ", ".join(p.code for p in _all(cursor, Phase, asked["domain_id"]) if p.in_use) or "none yet"
+        fault = "is retired; restore it, or name another" if wrong["retired"] else "does not exist"
+        raise WrongValue(
+            "phase",
+            f'phase "{wrong["phase"]}" of status "{wrong["code"]}" {fault}. Phases in use are: {known}.',
+        )
+
+
+def _refuse_second_initial(cursor: Cursor, asked: Mapping[str, Any]) -> None:
+    for wrong in rows(cursor, _SQL["other_initial"], asked):
+        raise WrongValue(
+            "initial",
+            f'initial must be false for status "{wrong["asked"]}": the initial status is "{wrong["has"]}", and a '
+            f'domain has one. Put "{wrong["asked"]}" in its place, or make "{wrong["has"]}" not initial first.',
+        )
+
+
+def _refuse_to_retire_phase_in_use(cursor: Cursor, asked: Mapping[str, Any]) -> None:
+    for wrong in rows(cursor, _SQL["phases_in_use"], asked):
+        raise WrongValue(
+            "retired",
+            f'retired must be false for phase "{wrong["code"]}" while statuses in use belong to it; retire them or '
+            f"move them to another phase first: {wrong['statuses']}.",
+        )
+
+
+def _save_values(cursor: Cursor, lists: Mapping[str, tuple[str, ...]]) -> Loaded:
+    lines = [
+        {"list_name": name, "value": value}
+        for name, values in lists.items()
+        for value in dict.fromkeys(values)
+    ]
+    return _write(cursor, "save_values", lines)
+
+
+def _lists(lists: dict[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+    return make(Reference, {"lists": lists}).lists
+
+
+def _changes(cursor: Cursor, **asked: Any) -> list[Change]:
+    return [Change(**r) for r in rows(cursor, _SQL["changes"], asked)]
+
+
+def _where(domain: str | None) -> str:
+    return f"in domain {domain}" if domain else "as a domain"

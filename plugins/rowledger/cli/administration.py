@@ -1,13 +1,10 @@
-"""The database as a whole: its tables, its reference data, its invariants."""
+"""The database as a whole: its tables, its invariants."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from rowledger import db, ledger, reference
+from rowledger import db, ledger
 from rowledger.cli.terminal import AsJson, app, database, new_table, out, print_json
 from rowledger.settings import from_environment
 
@@ -44,17 +41,3 @@ def migrate() -> None:
     with database(from_environment(), checked=False) as connection:
         applied = db.migrate(connection)
     out.print(f"Applied: {', '.join(applied)}." if applied else "The database is up to date.")
-
-
-@app.command("load-reference", rich_help_panel=PANEL)
-def load_reference(
-    file: Annotated[Path, typer.Argument(help="A YAML file.", metavar="FILE")], as_json: AsJson = False
-) -> None:
-    """Load domains, phases, statuses, contracts, origins, subscriptions and value lists."""
-    data = reference.read(file)
-    with database(from_environment()) as connection:
-        written = reference.load(connection, data)
-    if as_json:
-        print_json(written)
-    else:
-        out.print("Loaded " + ", ".join(f"{count:,} {name}" for name, count in written.items()) + ".")

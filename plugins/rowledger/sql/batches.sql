@@ -1,8 +1,8 @@
 -- name: domain
-SELECT domain_id, code FROM domain WHERE code = %(code)s
+SELECT domain_id, code, retired FROM domain WHERE code = %(code)s
 
 -- name: domains
-SELECT code FROM domain ORDER BY code
+SELECT code FROM domain WHERE NOT retired ORDER BY code
 
 -- name: keep_template
 INSERT INTO template_version (template_hash, name, kind, source, suite_hash)
