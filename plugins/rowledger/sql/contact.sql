@@ -81,22 +81,34 @@ nearer AS (
 UPDATE {staging} AS s SET match_key = nearer.match_key
 FROM nearer WHERE s.record_no = nearer.record_no AND nearer.match_key < s.match_key
 
+-- name: chunk
+SELECT record_no, match_key, warnings, {staged}
+FROM {staging}
+WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+
 -- name: find
 -- The records of a chunk and the contacts they lead to. A statement of its own: looked up while new contacts are being
 -- inserted, an index that the planner chose for an empty table would be read again and again.
 CREATE TEMPORARY TABLE source ON COMMIT DROP AS
-SELECT *, {found} AS contact_id, starts_with(match_key, E'\x01') OR {conflicting} AS conflicting
-FROM ({owners}) AS owners
+SELECT *,
+       max(record_no) FILTER (WHERE refused IS NULL) OVER of_contact AS last_no,
+       refused IS NULL AND count(*) FILTER (WHERE refused IS NULL) OVER of_contact > 1 AS repeated
+FROM (
+    SELECT *, {found} AS contact_id,
+           CASE WHEN starts_with(match_key, E'\x01') OR {conflicting} THEN 'conflicting_keys' {refused_by_mode} END AS refused
+    FROM ({owners}) AS owners
+) AS judged
+WINDOW of_contact AS (PARTITION BY match_key)
 
--- name: chunk
-SELECT record_no, match_key, warnings, {fields},
-       max(record_no) OVER (PARTITION BY match_key) AS last_no,
-       count(*) OVER (PARTITION BY match_key) > 1 AS repeated
-FROM {staging}
-WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+-- name: named_at_upload
+-- What the person named at upload for every contact of the batch, each in the order in which it is added.
+SELECT ARRAY(SELECT origin_id FROM import_batch_origin JOIN origin USING (origin_id)
+             WHERE seqno = %(seqno)s ORDER BY code) AS origins,
+       ARRAY(SELECT subscription_id FROM import_batch_subscription JOIN subscription USING (subscription_id)
+             WHERE seqno = %(seqno)s ORDER BY display_sequence, list_id) AS subscriptions
 
 -- name: merge
--- Records of a key that occurs more than once: does each say the same as the last one?
+-- Records of a contact that occurs more than once: does each say the same as the last one?
 WITH repeat AS (
     SELECT r.record_no, r.match_key, ROW({theirs}) IS NOT DISTINCT FROM ROW({last}) AS same
     FROM source AS r JOIN source AS l ON l.record_no = r.last_no
@@ -109,81 +121,51 @@ merged AS (
     MERGE INTO contact AS t
     USING (
         SELECT * FROM source
-        WHERE NOT conflicting AND (NOT repeated OR record_no IN (SELECT record_no FROM winner))
+        WHERE refused IS NULL AND (NOT repeated OR record_no IN (SELECT record_no FROM winner))
     ) AS s
     ON t.contact_id = s.contact_id
     WHEN MATCHED AND ({changed}) THEN
-        UPDATE SET {assignments}, updated_at = now()
+        UPDATE SET {assignments}updated_at = now()
     WHEN NOT MATCHED THEN
-        INSERT (domain_id, {fields}) VALUES (%(domain_id)s, {staged})
-    RETURNING merge_action() AS action, s.record_no, t.contact_id
+        INSERT (domain_id, {fields}) VALUES (%(domain_id)s, {inserted})
+    RETURNING merge_action() AS action, s.record_no, t.contact_id,
+              CASE WHEN merge_action() = 'UPDATE' THEN {before} END AS before
 ),
+-- The records that were taken, and those that are refused.
 touched AS (
-    SELECT source.record_no, merged.action, conflicting,
-           CASE WHEN NOT conflicting THEN coalesce(merged.contact_id, source.contact_id) END AS contact_id
-    FROM source LEFT JOIN merged USING (record_no)
+    SELECT record_no, refused, action, before, coalesce(merged.contact_id, s.contact_id) AS contact_id,
+           {origins} AS origins, {subscriptions} AS subscriptions, {opt_outs} AS opt_outs
+    FROM source AS s LEFT JOIN merged USING (record_no)
     WHERE NOT repeated OR record_no IN (SELECT record_no FROM winner)
 ),
-origins AS (
-    INSERT INTO contact_origin (contact_id, origin_id, seqno, record_no)
-    SELECT contact_id, origin_id, %(seqno)s, record_no
-    FROM touched CROSS JOIN (SELECT origin_id FROM import_batch_origin WHERE seqno = %(seqno)s) AS named
-    WHERE NOT conflicting
-    ON CONFLICT DO NOTHING
-    RETURNING record_no
-),
--- An opt-out is kept: whoever has a row for the list, opted in or out, keeps it.
-subscriptions AS (
-    INSERT INTO contact_subscription (contact_id, subscription_id, opted_in)
-    SELECT contact_id, subscription_id, true
-    FROM touched
-    CROSS JOIN (SELECT subscription_id FROM import_batch_subscription WHERE seqno = %(seqno)s) AS named
-    WHERE NOT conflicting
-    ON CONFLICT DO NOTHING
-    RETURNING contact_id, subscription_id
-),
-subscribed AS (
-    INSERT INTO subscription_history (contact_id, subscription_id, opted_in, seqno, record_no)
-    SELECT contact_id, subscription_id, true, %(seqno)s, record_no
-    FROM subscriptions JOIN touched USING (contact_id)
-    RETURNING record_no
-),
-opted_out AS (
-    SELECT record_no, jsonb_agg(jsonb_build_object(
-               'rule', 'opted_out_kept', 'column', NULL, 'value', list_id,
-               'message', format('The contact has opted out of "%%s" and stays out.', name))) AS warnings
-    FROM touched
-    JOIN contact_subscription USING (contact_id)
-    JOIN import_batch_subscription USING (subscription_id)
-    JOIN subscription USING (subscription_id)
-    WHERE import_batch_subscription.seqno = %(seqno)s AND NOT opted_in
-    GROUP BY record_no
-),
+{links},
 decided AS (
-    SELECT source.record_no, touched.contact_id,
+    SELECT s.record_no, touched.contact_id, touched.before, s.last_no,
+           concat_ws(', ', {external_id}, {email}) AS keys,
            CASE
-               WHEN touched.conflicting THEN 'conflicting_keys'
-               WHEN touched.record_no IS NULL AND repeat.same THEN 'duplicate_in_file'
-               WHEN touched.record_no IS NULL THEN 'superseded_in_file'
+               WHEN touched.record_no IS NOT NULL THEN touched.refused
+               WHEN repeat.same THEN 'duplicate_in_file'
+               ELSE 'superseded_in_file'
            END AS rule,
            CASE
-               WHEN touched.conflicting OR (touched.record_no IS NULL AND NOT repeat.same) THEN 'rejected'
-               WHEN touched.record_no IS NULL THEN 'unchanged'
+               WHEN touched.refused IN ('exists_already', 'unknown_contact') THEN 'ignored'
+               WHEN touched.refused IS NOT NULL THEN 'rejected'
+               WHEN touched.record_no IS NULL THEN CASE WHEN repeat.same THEN 'unchanged' ELSE 'rejected' END
                WHEN touched.action = 'INSERT' THEN 'created'
-               WHEN touched.action = 'UPDATE' OR linked.record_no IS NOT NULL THEN 'updated'
+               WHEN touched.action = 'UPDATE' OR linked.changed THEN 'updated'
                ELSE 'unchanged'
            END AS outcome,
-           source.last_no,
-           nullif(coalesce(source.warnings, '[]') || coalesce(opted_out.warnings, '[]'), '[]') AS warnings
-    FROM source
+           nullif(coalesce(s.warnings, '[]') || coalesce(linked.warnings, '[]'), '[]') AS warnings
+    FROM source AS s
     LEFT JOIN touched USING (record_no)
     LEFT JOIN repeat USING (record_no)
-    LEFT JOIN opted_out USING (record_no)
-    LEFT JOIN (SELECT record_no FROM origins UNION SELECT record_no FROM subscribed) AS linked USING (record_no)
+    LEFT JOIN linked USING (record_no)
 ),
 written AS (
-    INSERT INTO import_record (seqno, record_no, outcome, target_id, warnings, reasons)
-    SELECT %(seqno)s, record_no, outcome, CASE WHEN rule IS NULL THEN contact_id END,
+    INSERT INTO import_record (seqno, record_no, outcome, target_id, before, warnings, reasons)
+    SELECT %(seqno)s, record_no, outcome,
+        CASE WHEN rule IS NULL OR rule = 'exists_already' THEN contact_id END,
+        before,
         CASE WHEN rule = 'duplicate_in_file' THEN coalesce(warnings, '[]') || jsonb_build_array(jsonb_build_object(
             'rule', rule, 'column', NULL, 'value', NULL,
             'message', 'Another record of the file says exactly the same about this contact.'))
@@ -192,6 +174,13 @@ written AS (
             WHEN 'conflicting_keys' THEN jsonb_build_array(jsonb_build_object(
                 'rule', rule, 'column', %(key_columns)s::text, 'value', NULL,
                 'message', format('%%s lead to different contacts.', %(key_columns)s::text)))
+            WHEN 'exists_already' THEN jsonb_build_array(jsonb_build_object(
+                'rule', rule, 'column', %(key_columns)s::text, 'value', keys,
+                'message', format('The contact "%%s" exists already, and this template only creates contacts.', keys)))
+            WHEN 'unknown_contact' THEN jsonb_build_array(jsonb_build_object(
+                'rule', rule, 'column', %(key_columns)s::text, 'value', keys,
+                'message', format('There is no contact "%%s" in domain %%s, and this template creates none.',
+                                  keys, %(domain)s::text)))
             WHEN 'superseded_in_file' THEN jsonb_build_array(jsonb_build_object(
                 'rule', rule, 'column', NULL, 'value', NULL,
                 'message', format('Record %%s of the same file is about the same contact and comes later; it was taken instead.',
@@ -202,3 +191,85 @@ written AS (
     RETURNING outcome
 )
 SELECT outcome, count(*) AS records FROM written GROUP BY outcome
+
+-- name: not_linked
+-- Neither the template nor the upload names an origin or a list.
+linked AS (SELECT NULL::integer AS record_no, false AS changed, NULL::jsonb AS warnings WHERE false)
+
+-- name: linked
+-- Origins: those of the record in the order of its cell, then those named at upload. One that is there already stays
+-- where it is, so that the first stays the first.
+origins AS (
+    SELECT record_no, contact_id, origin_id, false AS at_upload, place
+    FROM touched
+    CROSS JOIN LATERAL unnest(origins) WITH ORDINALITY AS named (code, place)
+    JOIN origin ON origin.domain_id = %(domain_id)s AND origin.code = named.code
+    WHERE refused IS NULL
+    UNION ALL
+    SELECT record_no, contact_id, origin_id, true, place
+    FROM touched CROSS JOIN unnest(%(origins)s::integer[]) WITH ORDINALITY AS named (origin_id, place)
+    WHERE refused IS NULL
+),
+added AS (
+    INSERT INTO contact_origin (contact_id, origin_id, seqno, record_no)
+    SELECT contact_id, origin_id, %(seqno)s, record_no FROM origins ORDER BY record_no, at_upload, place
+    ON CONFLICT DO NOTHING
+    RETURNING record_no
+),
+-- What the record and the upload say about each list; the record's own opt-out wins.
+wishes AS (
+    SELECT record_no, contact_id, subscription_id, bool_and(opted_in) AS opted_in,
+           bool_or(opted_in) AS wanted, bool_or(opted_in AND in_cell) AS wanted_in_cell
+    FROM (
+        SELECT record_no, contact_id, subscription_id, true AS opted_in, false AS in_cell
+        FROM touched CROSS JOIN unnest(%(subscriptions)s::integer[]) AS subscription_id
+        WHERE refused IS NULL
+        UNION ALL
+        SELECT record_no, contact_id, subscription_id, opted_in, true
+        FROM touched
+        CROSS JOIN LATERAL (
+            SELECT list_id, true AS opted_in FROM unnest(subscriptions) AS list_id
+            UNION ALL
+            SELECT list_id, false FROM unnest(opt_outs) AS list_id
+        ) AS named
+        JOIN subscription USING (list_id)
+        WHERE refused IS NULL AND subscription.domain_id = %(domain_id)s
+    ) AS named
+    GROUP BY record_no, contact_id, subscription_id
+),
+judged AS (
+    SELECT wishes.*, stands.opted_in AS stood
+    FROM wishes LEFT JOIN contact_subscription AS stands USING (contact_id, subscription_id)
+),
+-- An opt-out is kept: an import opts out who is in and opts in who has never been asked, nobody else.
+entered AS (
+    INSERT INTO contact_subscription AS stands (contact_id, subscription_id, opted_in)
+    SELECT contact_id, subscription_id, opted_in FROM judged WHERE stood IS NULL OR stood AND NOT opted_in
+    ON CONFLICT (contact_id, subscription_id) DO UPDATE SET opted_in = false, changed_at = now()
+        WHERE stands.opted_in AND NOT excluded.opted_in
+    RETURNING contact_id, subscription_id, opted_in
+),
+recorded AS (
+    INSERT INTO subscription_history (contact_id, subscription_id, opted_in, seqno, record_no)
+    SELECT contact_id, subscription_id, entered.opted_in, %(seqno)s, record_no
+    FROM entered JOIN wishes USING (contact_id, subscription_id)
+    RETURNING record_no
+),
+kept AS (
+    SELECT record_no, jsonb_agg(jsonb_build_object(
+               'rule', 'opted_out_kept', 'value', list_id,
+               'column', CASE WHEN wanted_in_cell THEN %(subscriptions_column)s::text END,
+               'message', CASE
+                   WHEN stood IS NULL OR stood THEN format('The record opts out of "%%s" too; the opt-out counts.', name)
+                   ELSE format('The contact has opted out of "%%s" and stays out.', name)
+               END
+           ) ORDER BY display_sequence, list_id) AS warnings
+    FROM judged JOIN subscription USING (subscription_id)
+    WHERE wanted AND (NOT judged.opted_in OR NOT stood)
+    GROUP BY record_no
+),
+linked AS (
+    SELECT record_no, changed.record_no IS NOT NULL AS changed, warnings
+    FROM (SELECT record_no FROM added UNION SELECT record_no FROM recorded) AS changed
+    FULL JOIN kept USING (record_no)
+)
