@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from rowledger import suites, values
@@ -61,9 +60,9 @@ class Validation:
             for column, place in zip(template.columns, records.layout.places, strict=True)
             if column.unique
         ]
-        for column, place in self._unique:
+        for _, place in self._unique:
             if place is not None:
-                records.index_first(place, partial(_cleaned, column))
+                records.index_first(place, values.clean)
 
     def judge(self, chunk: Chunk) -> Judged:
         """Let Great Expectations judge every well-formed record of the chunk."""

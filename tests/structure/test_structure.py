@@ -29,7 +29,9 @@ ARROWS = {
     # what a file should look like, and what values mean
     "settings": "errors",
     "db": "errors",
-    "templates": "errors model",
+    "template_model": "",
+    "template_faults": "model template_model",
+    "templates": "errors model template_faults template_model",
     "values": "",
     "expectations": "values",
     "suites": "errors expectations templates values",
