@@ -39,7 +39,10 @@ def merge(
 ) -> Counter[str]:
     """Enter the chunk's statuses in the history, move the current statuses, write the ledger."""
     chunk = sql.SQL(_SQL["from_staging"]).format(staging=staging.table(batch))
-    return _merge(cursor, batch, template, after, upto, chunk, sql.SQL(_SQL["to_ledger"]))
+    written = sql.SQL(_SQL["to_ledger"])
+    if "park" in (template.policies.unknown_contract, template.policies.unknown_status):
+        written = sql.SQL(",\n").join([written, sql.SQL(_SQL["park"])])
+    return _merge(cursor, batch, template, after, upto, chunk, written)
 
 
 def replay(

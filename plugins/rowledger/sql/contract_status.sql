@@ -9,8 +9,8 @@ found AS (
            contract.record_no AS current_record_no, current_status.code AS current_code,
            coalesce(current_status.definitive, false) AS current_definitive,
            coalesce(history.entered, false) AS in_history,
-           row_number() OVER (PARTITION BY chunk.form_id, chunk.date_result, result_code
-                              ORDER BY chunk.record_no) > 1 AS repeated
+           first_value(chunk.record_no) OVER (PARTITION BY chunk.form_id, chunk.date_result, result_code
+                                              ORDER BY chunk.record_no) AS first_no
     FROM chunk
     -- LIMIT keeps the planner at one index look-up per record, whatever it believes about the size of the tables.
     LEFT JOIN LATERAL (
@@ -30,42 +30,45 @@ found AS (
 ),
 -- Rules that look at one record and today's database; rule is null for what comes after the current status.
 judged AS (
-    SELECT *,
+    SELECT *, record_no > first_no AS repeated,
         CASE
             WHEN contract_id IS NULL THEN 'unknown_contract'
             WHEN status_id IS NULL THEN 'unknown_status'
             WHEN date_result > current_date AND NOT %(future_allowed)s THEN 'future_date'
             WHEN in_history THEN 'in_history'
-            WHEN repeated THEN 'repeated'
             -- What has no batch comes before the imports of its date.
-            WHEN (date_result, %(seqno)s::bigint, record_no)
-                 < (current_date_result, coalesce(current_seqno, 0), coalesce(current_record_no, 0)) THEN 'historic'
+            WHEN (date_result, %(seqno)s::bigint, first_no)
+                 < (current_date_result, coalesce(current_seqno, 0), coalesce(current_record_no, 0))
+            THEN CASE WHEN record_no > first_no THEN 'repeated' ELSE 'historic' END
         END AS rule
     FROM found
 ),
--- What comes after the current status changes it in the order of dates, until one of them is definitive.
+-- What comes after the current status changes it in the order of dates and numbers, until one of them is definitive:
+-- ended_by is the first definitive one before a record, written so that texts compare as date and number do.
 in_order AS (
     SELECT *,
-        current_definitive OR coalesce(bool_or(definitive) OVER (
-            PARTITION BY contract_id ORDER BY date_result, record_no
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), false) AS too_late
+        min(CASE WHEN definitive THEN
+                to_char(date_result, 'YYYYMMDD') || to_char(record_no, 'FM0000000000') || result_code
+            END COLLATE "C") OVER (PARTITION BY contract_id ORDER BY date_result, record_no
+                                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS ended_by
     FROM judged
     WHERE rule IS NULL
 ),
 decided AS (
-    -- A repeat of what is refused is refused: the contract does not say so.
-    SELECT record_no, warnings, form_id, date_result, result_code, contract_id, status_id, repeated, retired,
-           current_code, current_definitive,
-           CASE WHEN refused.too_late THEN 'definitive_status' ELSE judged.rule END AS rule
+    SELECT record_no, warnings, form_id, date_result, result_code, contract_id, status_id, retired, repeated,
+           NULL AS definitive_code, rule
     FROM judged
-    LEFT JOIN (
-        SELECT contract_id, date_result, status_id, too_late FROM in_order WHERE too_late
-    ) AS refused USING (contract_id, date_result, status_id)
-    WHERE judged.rule IS NOT NULL
+    WHERE rule IS NOT NULL
     UNION ALL
-    SELECT record_no, warnings, form_id, date_result, result_code, contract_id, status_id, repeated, retired,
-           current_code, current_definitive,
-           CASE WHEN too_late THEN 'definitive_status' END
+    SELECT record_no, warnings, form_id, date_result, result_code, contract_id, status_id, retired, repeated,
+           CASE WHEN current_definitive THEN current_code ELSE substr(ended_by, 19) END,
+           CASE
+               WHEN current_definitive THEN 'definitive_status'
+               -- A repeat of what is refused is refused; a repeat of what is entered is not.
+               WHEN ended_by < to_char(date_result, 'YYYYMMDD') || to_char(first_no, 'FM0000000000')
+               THEN 'definitive_status'
+               WHEN repeated THEN 'repeated'
+           END
     FROM in_order
 ),
 entered AS (
@@ -87,7 +90,7 @@ moved AS (
     WHERE contract.contract_id = last.contract_id
 ),
 explained AS (
-    SELECT record_no, decided.contract_id, form_id, date_result, decided.result_code,
+    SELECT record_no, contract_id, form_id, date_result, result_code,
         CASE
             WHEN rule IS NULL THEN 'updated'
             WHEN rule = 'historic' THEN 'historic'
@@ -104,15 +107,15 @@ explained AS (
         ELSE warnings END AS warnings,
         CASE
             WHEN rule IN ('unknown_contract', 'unknown_status', 'future_date') THEN
-                CASE WHEN decided.contract_id IS NULL THEN jsonb_build_array(jsonb_build_object(
+                CASE WHEN contract_id IS NULL THEN jsonb_build_array(jsonb_build_object(
                     'rule', 'unknown_contract', 'column', %(form_id_column)s::text, 'value', form_id,
                     'message', format('There is no contract "%%s" in domain %%s.', form_id, %(domain)s::text)))
                 ELSE '[]' END
                 || CASE WHEN status_id IS NULL THEN jsonb_build_array(jsonb_build_object(
-                    'rule', 'unknown_status', 'column', %(result_code_column)s::text, 'value', decided.result_code,
+                    'rule', 'unknown_status', 'column', %(result_code_column)s::text, 'value', result_code,
                     'message', format(CASE WHEN retired THEN 'The result code "%%s" of domain %%s is retired.'
                                            ELSE 'There is no result code "%%s" in domain %%s.' END,
-                                      decided.result_code, %(domain)s::text)))
+                                      result_code, %(domain)s::text)))
                 ELSE '[]' END
                 || CASE WHEN date_result > current_date AND NOT %(future_allowed)s THEN jsonb_build_array(jsonb_build_object(
                     'rule', 'future_date', 'column', %(date_result_column)s::text,
@@ -121,15 +124,11 @@ explained AS (
                                       to_char(date_result, %(date_format)s))))
                 ELSE '[]' END
             WHEN rule = 'definitive_status' THEN jsonb_build_array(jsonb_build_object(
-                'rule', rule, 'column', %(result_code_column)s::text, 'value', decided.result_code,
+                'rule', rule, 'column', %(result_code_column)s::text, 'value', result_code,
                 'message', format('Contract "%%s" is at the definitive status "%%s", which cannot be overwritten.',
-                                  form_id, CASE WHEN current_definitive THEN current_code ELSE ended.result_code END)))
+                                  form_id, definitive_code)))
         END AS reasons
     FROM decided
-    -- Where the file itself has ended the contract.
-    LEFT JOIN (
-        SELECT contract_id, result_code FROM in_order WHERE definitive AND NOT too_late
-    ) AS ended ON ended.contract_id = decided.contract_id AND rule = 'definitive_status'
 ),
 {written}
 SELECT outcome, count(*) AS records FROM written GROUP BY outcome
@@ -146,7 +145,9 @@ written AS (
     FROM explained
     ORDER BY record_no
     RETURNING outcome
-),
+)
+
+-- name: park
 parked AS (
     INSERT INTO parked_record (seqno, record_no, kind, domain_id, match_key, fields, warnings, waits_for, key)
     SELECT %(seqno)s, record_no, %(kind)s, %(domain_id)s, form_id,
@@ -172,3 +173,18 @@ written AS (
     WHERE seqno = %(seqno)s AND parked_record.record_no = explained.record_no
     RETURNING explained.outcome
 )
+
+-- name: changes
+-- What the records of a chunk changed: the entry before theirs in the history, and theirs.
+SELECT record_no, jsonb_build_object('status', previous.code) AS before,
+       jsonb_build_object('status', status.code, 'date_result', entry.date_result) AS after
+FROM {staging} AS staged
+JOIN import_record AS r USING (record_no)
+CROSS JOIN LATERAL (
+    SELECT * FROM (SELECT * FROM status_chain WHERE contract_id = target_id) AS chain
+    WHERE chain.seqno = r.seqno AND chain.record_no = r.record_no
+) AS entry
+JOIN contract_status AS status ON status.status_id = entry.status_id
+LEFT JOIN contract_status AS previous ON previous.status_id = entry.previous_status_id
+WHERE r.seqno = %(seqno)s AND outcome IN ('updated', 'historic')
+  AND (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
