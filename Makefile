@@ -23,6 +23,11 @@ format: .venv/installed-dev ## mend style and format
 types: .venv/installed-dev ## check types
 	$(BIN)/mypy
 
+described: .venv/installed ## make docs/templates.md and the templates' JSON Schema anew from the code
+	$(BIN)/rowledger template-schema > include/templates/template.schema.new
+	mv include/templates/template.schema.new include/templates/template.schema.json
+	$(BIN)/rowledger template-schema --page docs/templates.md
+
 bench: .venv/installed-dev ## speed and memory beside hand-written SQL, about half an hour (ARGS=--quick for a minute)
 	$(BIN)/python bench/bench.py $(ARGS)
 
@@ -45,4 +50,4 @@ clean: ## remove the environment, the demo's data and caches
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt -c requirements.lock
 	touch $@
 
-.PHONY: help demo test lint format types bench lock clean
+.PHONY: help demo test lint format types described bench lock clean

@@ -54,8 +54,7 @@ class Column(_Part):
     """One column of the file: where it stands, what it may hold, and which field it fills."""
 
     field: str | None = _says(
-        "the field it fills, below; left out: the column is checked and not loaded. Contacts also have "
-        "`attributes.NAME`, with a NAME of your own, of up to 40 of a-z, 0-9 and _"
+        "the field it fills, one of its kind's; left out: the column is checked and not loaded"
     )
     header: str | None = _says(
         "its name in the header; compared without case, outer blanks and invisible characters", min_length=1
@@ -82,7 +81,7 @@ class Column(_Part):
         ".",
     )
     words: Words = _says(
-        "for `boolean`: the words for true and for false, such as `{true: [yes, 1], false: [no, 0]}`",
+        "for `boolean`: the words for true and for false; left out: `{true: [true, yes, 1], false: [false, no, 0]}`",
         Words(true=("true", "yes", "1"), false=("false", "no", "0")),
     )
     separator: Literal["|", ";", ",", "/", " "] = _says(

@@ -32,6 +32,7 @@ ARROWS = {
     "template_model": "",
     "template_faults": "model template_model",
     "templates": "errors model template_faults template_model",
+    "template_schema": "model template_faults template_model",
     "values": "",
     "expectations": "values",
     "suites": "errors expectations templates values",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -71,3 +73,23 @@ def suite(name: TemplateName) -> None:
     from rowledger import suites
 
     print_json(suites.printable(find_template(from_environment(), name)))
+
+
+@app.command("template-schema", rich_help_panel=PANEL)
+def template_schema(
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead, make the tables of a page such as docs/templates.md anew.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of templates, by which editors complete and check them."""
+    from rowledger import template_schema
+
+    if page is None:
+        print_json(template_schema.json_schema(loading.kinds()))
+    else:
+        page.write_text(
+            template_schema.with_tables(page.read_text(encoding="utf-8"), loading.kinds()), encoding="utf-8"
+        )
