@@ -34,7 +34,7 @@ from rowledger.reference_data import (
 __all__ = [
     "DOMAIN_LISTS", "Change", "Contract", "Domain", "Item", "Loaded", "Origin", "Phase", "Reference", "Status",
     "Subscription", "add_values", "change", "changes", "contents", "create", "get", "listed", "load", "make",
-    "make_initial", "read", "remove_values", "restore", "retire", "value_lists",
+    "make_initial", "read", "remove_values", "set_in_use", "value_lists",
 ]  # fmt: skip
 
 _SQL = queries("reference")
@@ -88,9 +88,8 @@ def create(connection: Connection, item: Item, domain: str | None = None, *, by:
         stored = _find(cursor, type(item), item.id, domain_id)
         if stored:
             remedy = "change it instead" if stored.in_use else "restore it instead"
-            raise WrongValue(
-                item.key, f'{item.key} "{item.id}" is there already, {_where(domain)}; {remedy}.'
-            )
+            where = f" in domain {domain}" if domain_id else ""
+            raise WrongValue(item.key, f'{item.key} "{item.id}" exists already{where}; {remedy}.')
         _save(cursor, domain_id, [item])
 
 
@@ -112,45 +111,22 @@ def change(
         return bool(_save(cursor, domain_id, [item]).changed)
 
 
-def retire(
+def set_in_use(
     connection: Connection,
     sort: type[Item],
     code: str,
+    in_use: bool,
     domain: str | None = None,
     *,
     by: str | None = None,
     seen: str | None = None,
 ) -> bool:
-    """Take an item out of use: it stays for history and cannot be chosen any more. False if it was out of use."""
-    return _switch(connection, sort, code, domain, sort.switch[1], by, seen)
-
-
-def restore(
-    connection: Connection,
-    sort: type[Item],
-    code: str,
-    domain: str | None = None,
-    *,
-    by: str | None = None,
-    seen: str | None = None,
-) -> bool:
-    """Bring a retired item back into use. False if it was in use."""
-    return _switch(connection, sort, code, domain, not sort.switch[1], by, seen)
-
-
-def _switch(
-    connection: Connection,
-    sort: type[Item],
-    code: str,
-    domain: str | None,
-    to: bool,
-    by: str | None,
-    seen: str | None,
-) -> bool:
+    """Retire an item, or restore it; False if it was so. What is retired stays for history and cannot be chosen."""
+    switch, out_of_use = sort.switch
     with _changing(connection, by) as cursor:
         domain_id = _domain_id(cursor, sort, domain)
         stored = _seen(cursor, sort, code, domain_id, domain, seen)
-        switched = make(sort, stored.model_dump() | {sort.switch[0]: to})
+        switched = make(sort, stored.model_dump() | {switch: out_of_use != in_use})
         return bool(_save(cursor, domain_id, [switched]).changed)
 
 
@@ -410,8 +386,8 @@ def _refuse_to_retire_phase_in_use(cursor: Cursor, asked: Mapping[str, Any]) -> 
     for wrong in rows(cursor, _SQL["phases_in_use"], asked):
         raise WrongValue(
             "retired",
-            f'retired must be false for phase "{wrong["code"]}" while statuses in use belong to it; retire them or '
-            f"move them to another phase first: {wrong['statuses']}.",
+            f'retired must be false: statuses in use belong to phase "{wrong["code"]}". Retire them, or move them to '
+            f"another phase, first: {wrong['statuses']}.",
         )
 
 
@@ -430,7 +406,3 @@ def _lists(lists: dict[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
 
 def _changes(cursor: Cursor, **asked: Any) -> list[Change]:
     return [Change(**r) for r in rows(cursor, _SQL["changes"], asked)]
-
-
-def _where(domain: str | None) -> str:
-    return f"in domain {domain}" if domain else "as a domain"

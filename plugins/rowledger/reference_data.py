@@ -49,7 +49,7 @@ def _code(text: str) -> str:
 
 def _list_name(code: str) -> str:
     if code.startswith("@"):
-        raise ValueError("must not begin with @: those lists are the domains' own")
+        raise ValueError("must not begin with @, as the domains' own lists do")
     return code
 
 
@@ -125,11 +125,16 @@ class Status(Item):
     @model_validator(mode="after")
     def _initial_is_a_start(self) -> Status:
         if self.initial and self.retired:
-            _refuse("retired", "must be false for the initial status: make another status initial first")
+            _refuse("retired", "must be false: this is the initial status; make another status initial first")
         if self.initial and self.definitive:
-            _refuse("definitive", "must be false for the initial status: no contract could ever leave it")
+            _refuse(
+                "definitive", "must be false: this is the initial status, and no contract could ever leave it"
+            )
         if self.initial and self.automatic_after_days is not None:
-            _refuse("automatic_after_days", "must be left out for the initial status: it is given at sign-up")
+            _refuse(
+                "automatic_after_days",
+                "must be left out: this is the initial status, which is given at sign-up",
+            )
         return self
 
 
@@ -302,13 +307,15 @@ def _place_and_fault(problem: Any, data: Any) -> tuple[list[str], str]:
         if isinstance(part, int) and place:
             named = data if isinstance(data, dict) else {}
             code = named.get("code") or named.get("list_id") or named.get("form_id")
-            place[-1] += f' "{code}"' if code else f" {part + 1}"
-        elif part != "[key]":
+            place[-1] += f' "{code}"' if code else f" no. {part + 1}"
+        elif part == "[key]":
+            place[-1] = "the name of a list"
+        else:
             place.append(str(part))
     fault = (problem.get("ctx") or {}).get("error")
     if isinstance(fault, _WrongTogether):
         return [*place, fault.field], str(fault)
-    shown = f", not {str(problem['input'])[:80]!r}" if not isinstance(problem["input"], dict) else ""
+    shown = f", not {problem['input']!r:.80}" if not isinstance(problem["input"], dict) else ""
     return place or ["the file"], _fault(problem) + shown
 
 

@@ -132,7 +132,7 @@ def _print_domain(domain: Domain) -> None:
         table = new_table(*headings.values(), "In use", names=tuple(headings.values())[:1])
         for item in items:
             table.add_row(*(_shown(getattr(item, field)) for field in headings), check_box(item.in_use))
-        out.print(table)
+        out.print(table if items else f"\n{next(iter(headings.values()))}: none yet")
 
 
 @data.command("changes")
@@ -344,41 +344,22 @@ def remove_values(list_name: ListName, given: Values) -> None:
     out.print(plain(f'Removed {done:,} from the list "{list_name}".'))
 
 
-def _add_switches(group: typer.Typer, sort: type[Item]) -> None:
-    """The commands retire and restore, which are alike for all."""
+def _switch(sort: type[Item], in_use: bool) -> Callable[..., None]:
+    """The command retire or restore, which are alike for all sorts."""
 
-    def retire(code: str, domain: str | None) -> None:
+    def switch(code: str, domain: str | None) -> None:
         with database(from_environment()) as connection:
-            done = reference.retire(connection, sort, code, domain, by=getpass.getuser())
-        told = "is retired" if done else "was retired already"
-        out.print(plain(f"{_name(sort, code, domain)} {told}: it stays for history and cannot be chosen."))
+            done = reference.set_in_use(connection, sort, code, in_use, domain, by=getpass.getuser())
+        told = "in use" if in_use else "retired: it stays for history and cannot be chosen"
+        out.print(plain(f"{_name(sort, code, domain)} is {'now' if done else 'already'} {told}."))
 
-    def restore(code: str, domain: str | None) -> None:
-        with database(from_environment()) as connection:
-            done = reference.restore(connection, sort, code, domain, by=getpass.getuser())
-        out.print(plain(f"{_name(sort, code, domain)} is {'back in use' if done else 'in use already'}."))
+    def of_domain(code: Code) -> None:
+        switch(code, None)
 
-    for function, help in (
-        (retire, "Take it out of use; it stays for history and can be restored."),
-        (restore, "Bring it back into use."),
-    ):
-        group.command(function.__name__, help=help)(
-            _of_domain(function) if sort is Domain else _in_domain(function)
-        )
+    def in_domain(code: Code, domain: DomainCode) -> None:
+        switch(code, domain)
 
-
-def _of_domain(function: Callable[[str, str | None], None]) -> Callable[[str], None]:
-    def command(code: Code) -> None:
-        function(code, None)
-
-    return command
-
-
-def _in_domain(function: Callable[[str, str | None], None]) -> Callable[[str, str], None]:
-    def command(code: Code, domain: DomainCode) -> None:
-        function(code, domain)
-
-    return command
+    return of_domain if sort is Domain else in_domain
 
 
 for _group_of, _sort in (
@@ -388,7 +369,8 @@ for _group_of, _sort in (
     (origins, Origin),
     (subscriptions, Subscription),
 ):
-    _add_switches(_group_of, _sort)
+    _group_of.command("retire", help="Take it out of use; it stays for history.")(_switch(_sort, False))
+    _group_of.command("restore", help="Bring it back into use.")(_switch(_sort, True))
 
 
 def _given(**options: Any) -> dict[str, Any]:
