@@ -377,6 +377,11 @@ def test_a_wrong_file_fails_its_batch_and_the_others_go_on(call: Call, write: Wr
         (["list", "--kind", "none"], 'There is no import kind "none".'),
         (["suite", "none"], 'There is no template "none".'),
         (["export-template", "none"], 'There is no template "none".'),
+        (["reference", "status", "create", "4 0", "--domain", "DEMO", "--phase", "NEW", "--description", "x"], "code must be 1 to 64 printable ASCII characters without blanks, because files refer to it, not '4 0'."),
+        (["reference", "status", "retire", "10", "--domain", "DEMO"], "retired must be false: this is the initial status; make another status initial first."),
+        (["reference", "origin", "retire", "X", "--domain", "DEMO"], 'There is no origin "X" in domain DEMO. There are: FAIR, OLD, WEB.'),
+        (["reference", "phase", "change", "NEW", "--domain", "DEMO"], "Say what to change; --help lists the options."),
+        (["reference", "list", "--domain", "NONE"], 'There is no domain "NONE". There are: DEMO, OTHER.'),
         (["load-reference", "none.yml"], "none.yml cannot be read (No such file or directory)."),
     ],
 )  # fmt: skip
@@ -481,6 +486,81 @@ def test_reference_data_is_loaded_and_counted(call: Call, tmp_path: Path) -> Non
     assert call("load-reference", tmp_path / "more.yml").out == "Created 1 domain, 2 list values.\n"
     again = call("load-reference", tmp_path / "more.yml", "--json").json
     assert again["list values"] == {"created": 0, "changed": 0, "unchanged": 2}
+
+
+def test_reference_data_is_kept_by_commands(call: Call) -> None:
+    def done(*arguments: str) -> str:
+        told = call("reference", *arguments)
+        assert (told.code, told.err) == (0, "")
+        return told.out.rstrip("\n")
+
+    demo = ("--domain", "NORTH")
+    assert done("domain", "create", "NORTH", "--name", "[b]North[/b]") == 'Domain "NORTH" is created.'
+    assert (
+        done("domain", "change", "NORTH", "--name", "North") == 'Domain "NORTH": name: [b]North[/b] → North.'
+    )
+    done("phase", "create", "IN", *demo, "--description", "Intake")
+    assert (
+        done("phase", "change", "IN", *demo, "--description", "Intake")
+        == 'Phase "IN" of domain NORTH: unchanged.'
+    )
+    given = ("--phase", "IN", "--description", "Signed")
+    assert (
+        done("status", "create", "10", *demo, *given, "--initial")
+        == 'Status "10" of domain NORTH is created.'
+    )
+    done("status", "create", "20", *demo, *given, "--churn", "--definitive", "--after-days", "30")
+    assert done("status", "change", "20", *demo, "--not-definitive", "--after-days", "0") == (
+        'Status "20" of domain NORTH: definitive: ☑ → ☐; automatic_after_days: 30 → –.'
+    )
+    assert done("status", "initial", "20", *demo) == 'Status "20" of domain NORTH is now the initial status.'
+    assert (
+        done("status", "initial", "20", *demo) == 'Status "20" of domain NORTH is already the initial status.'
+    )
+    assert done("status", "retire", "10", *demo) == (
+        'Status "10" of domain NORTH is now retired: it stays for history and cannot be chosen.'
+    )
+    assert done("status", "restore", "10", *demo) == 'Status "10" of domain NORTH is now in use.'
+    done("origin", "create", "FAIR", *demo, "--name", "Fair")
+    done("origin", "change", "FAIR", *demo, "--name", "Trade fair")
+    assert done("origin", "retire", "FAIR", *demo).endswith("cannot be chosen.")
+    done("subscription", "create", "NEWS", *demo, "--name", "News", "--type", "email", "--sequence", "3")
+    done("subscription", "change", "NEWS", *demo, "--type", "mail", "--sequence", "4")
+    assert done("value", "add", "sizes", "S", "M", "S") == 'Added 2 to the list "sizes".'
+    assert done("value", "add", "sizes", "M", "L") == 'Added 1 to the list "sizes", 1 there already.'
+    assert done("value", "remove", "sizes", "S") == 'Removed 1 from the list "sizes".'
+    (north,) = call("reference", "list", *demo, "--json").json["domains"]
+    assert north == {
+        "code": "NORTH", "name": "North", "retired": False,
+        "phases": [{"code": "IN", "description": "Intake", "retired": False}],
+        "statuses": [
+            {"code": "10", "phase": "IN", "description": "Signed", "initial": False, "definitive": False,
+             "churn": False, "automatic_after_days": None, "retired": False},
+            {"code": "20", "phase": "IN", "description": "Signed", "initial": True, "definitive": False,
+             "churn": True, "automatic_after_days": None, "retired": False},
+        ],
+        "origins": [{"code": "FAIR", "name": "Trade fair", "active": False}],
+        "subscriptions": [{"list_id": "NEWS", "name": "News", "type": "mail", "display_sequence": 4, "disabled": False}],
+    }  # fmt: skip
+    assert "Trade fair" in done("list", *demo)
+    assert "sizes        2        L, M" in done("list")
+    done("domain", "retire", "NORTH")
+    assert "North  (retired)" in done("list", *demo)
+
+
+def test_who_changed_what_is_shown_a_page_at_a_time(call: Call) -> None:
+    call("reference", "status", "change", "20", "--domain", "DEMO", "--description", "[red]Phoned")
+    told = call("reference", "changes", "--limit", "1")
+    number = call("reference", "changes", "--limit", "1", "--json").json[0]["change_id"]
+    assert "status 20" in told.out
+    assert "description: Called → [red]Phoned" in told.out
+    assert told.out.endswith(f"Older ones: --before {number}\n")
+    older = call("reference", "changes", "--before", str(number), "--json").json
+    assert older[0]["change_id"] < number
+    assert [change["code"] for change in call("reference", "changes", "--code", "WEB", "--json").json] == [
+        "WEB"
+    ]
+    assert call("reference", "changes", "--sort", "none").out == "No change is recorded.\n"
 
 
 def test_every_command_has_a_help_that_tells_what_it_does(call: Call) -> None:

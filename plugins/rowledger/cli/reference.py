@@ -332,7 +332,7 @@ def add_values(list_name: ListName, given: Values) -> None:
     """Add values to a list, which is made if need be."""
     with database(from_environment()) as connection:
         done = reference.add_values(connection, list_name, given, by=getpass.getuser())
-    there = f"; {done.unchanged:,} were there" if done.unchanged else ""
+    there = f", {done.unchanged:,} there already" if done.unchanged else ""
     out.print(plain(f'Added {done.created:,} to the list "{list_name}"{there}.'))
 
 
