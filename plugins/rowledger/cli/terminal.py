@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +19,7 @@ from rich.table import Table
 from rowledger import db, loading, templates
 from rowledger.db import Connection
 from rowledger.errors import RowledgerError, UnknownCode
+from rowledger.model import Batch
 from rowledger.settings import Settings
 
 app = typer.Typer(
@@ -34,6 +35,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 AsJsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Seqno = Annotated[int, typer.Argument(help="The import batch seqno.", min=1, metavar="SEQNO")]
 TemplateName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a template.")]
+KindOption = Annotated[
+    str,
+    typer.Option("--kind", help=f"The import kind: {' or '.join(sorted(loading.kinds()))}.", metavar="KIND"),
+]
+DomainOption = Annotated[str, typer.Option("--domain", help="The code of the domain.", metavar="CODE")]
+TemplateOption = Annotated[
+    str, typer.Option("--template", help="The name of an import template of that kind.", metavar="NAME")
+]
+OriginOption = Annotated[
+    list[str] | None,
+    typer.Option("--origin", help="An origin for every contact; repeat for more.", metavar="CODE"),
+]
+SubscriptionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--subscription", help="A list to opt every contact in to; repeat for more.", metavar="LIST_ID"
+    ),
+]
 
 
 @contextlib.contextmanager
@@ -101,3 +120,17 @@ def log_to_terminal(quiet: bool) -> None:
     handler = RichHandler(console=err, show_path=False, show_level=False)
     logging.getLogger("rowledger").addHandler(handler)
     logging.getLogger("rowledger").setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def outcomes_in_words(batch: Batch) -> str:
+    """How many records of a batch had which outcome."""
+    return ", ".join(f"{count:,} {outcome}" for outcome, count in batch.counts.items() if count)
+
+
+def reason_table(reasons: Iterable[Mapping[str, Any]]) -> Table:
+    """The commonest reasons of records that were not loaded."""
+    table = new_table("Records", "Rule", "Column", "First record", "For example", names=("Rule",))
+    for reason in reasons:
+        table.add_row(f"{reason['records']:,}", reason["rule"], plain(reason["column"] or ""),
+                      str(reason["first_record"]), plain(reason["example"]))  # fmt: skip
+    return table

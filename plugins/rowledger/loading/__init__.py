@@ -1,10 +1,11 @@
 """Typed rows -> targets, one module per import kind, each with the same names.
 
-``KIND`` declares the kind; ``arrange(cursor, batch, template)`` runs once before the first chunk and may change match
-keys; ``merge(cursor, batch, template, after, upto)`` merges the staged records with ``after < match_key <= upto``,
-writes their ledger rows and returns how many had which outcome. A kind that parks records also has ``replay`` with the
-arguments of ``merge``: it merges the batch's parked records that are due, and notes with them what became of each. A
-module in this folder is a kind; there is no list.
+``KIND`` declares the kind; ``CHANGES`` is the query that tells what the records of a chunk changed, before and after;
+``arrange(cursor, batch, template)`` runs once before the first chunk and may change match keys; ``merge(cursor,
+batch, template, after, upto)`` merges the staged records with ``after < match_key <= upto``, writes their ledger rows
+and returns how many had which outcome. A kind that parks records also has ``replay`` with the arguments of ``merge``:
+it merges the batch's parked records that are due, and notes with them what became of each. A module in this folder is
+a kind; there is no list.
 
 Chunks are cut between match keys, never through one: everything a file says about one contract or contact is merged
 in one transaction, so the result cannot depend on the size of chunks.
@@ -34,6 +35,7 @@ class Loader(Protocol):
     """What a module of this folder has."""
 
     KIND: Kind
+    CHANGES: str
 
     def arrange(self, cursor: Cursor, batch: Batch, template: ImportTemplate) -> None: ...
 

@@ -49,6 +49,7 @@ KIND = Kind(
     policies=("match", "mode", "max_rejected_share"),
     attributes=True,
 )
+CHANGES = queries("contact")["changes"]
 LINKS = ("origins", "subscriptions", "opt_outs")  # what a contact is linked to; the other fields are its own
 ATTRIBUTE = "attributes."
 

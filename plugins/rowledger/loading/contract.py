@@ -27,6 +27,7 @@ KIND = Kind(
     match_keys=("form_id",),
     policies=("mode", "unknown_contact", "future_dates", "max_rejected_share"),
 )
+CHANGES = queries("contract")["changes"]
 
 
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:

@@ -273,3 +273,32 @@ linked AS (
     FROM (SELECT record_no FROM added UNION SELECT record_no FROM recorded) AS changed
     FULL JOIN kept USING (record_no)
 )
+
+-- name: changes
+-- What the records of a chunk changed: for a new contact all it has, for another what became of what was there before.
+SELECT r.record_no, coalesce(now.fields ->> 'external_id', now.fields ->> 'email') AS about,
+       CASE WHEN outcome = 'updated' THEN coalesce(r.before, '{{}}') END AS before,
+       CASE WHEN outcome = 'created' THEN jsonb_strip_nulls(now.fields)
+       ELSE coalesce((SELECT jsonb_object_agg(key, coalesce(now.fields -> key, 'null'))
+                      FROM jsonb_object_keys(r.before) AS key), '{{}}')
+       END || jsonb_strip_nulls(jsonb_build_object('origins', campaigns.codes, 'subscriptions', lists.joined, 'opt_outs', lists.gone)) AS after
+FROM {staging} AS staged
+JOIN import_record AS r USING (record_no)
+CROSS JOIN LATERAL (
+    SELECT to_jsonb(contact) - '{{contact_id,domain_id,created_at,updated_at,attributes}}'::text[] || coalesce(
+        (SELECT jsonb_object_agg('attributes.' || key, value) FROM jsonb_each(attributes)), '{{}}') AS fields
+    FROM contact WHERE contact_id = target_id
+) AS now
+CROSS JOIN LATERAL (
+    SELECT jsonb_agg(code ORDER BY entry_id) AS codes
+    FROM contact_origin AS added JOIN origin USING (origin_id)
+    WHERE added.contact_id = target_id AND added.seqno = r.seqno AND added.record_no = r.record_no
+) AS campaigns
+CROSS JOIN LATERAL (
+    SELECT jsonb_agg(list_id ORDER BY list_id) FILTER (WHERE opted_in) AS joined,
+           jsonb_agg(list_id ORDER BY list_id) FILTER (WHERE NOT opted_in) AS gone
+    FROM subscription_history AS h JOIN subscription USING (subscription_id)
+    WHERE h.contact_id = target_id AND h.seqno = r.seqno AND h.record_no = r.record_no
+) AS lists
+WHERE r.seqno = %(seqno)s AND outcome IN ('created', 'updated')
+  AND (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s

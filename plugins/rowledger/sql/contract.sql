@@ -141,3 +141,23 @@ written AS (
     RETURNING outcome
 )
 SELECT outcome, count(*) AS records FROM written GROUP BY outcome
+
+-- name: changes
+-- What the records of a chunk changed: for a new contract all it has, for another what became of what was there before.
+SELECT record_no, now.fields ->> 'form_id' AS about, r.before,
+       CASE WHEN outcome = 'created' THEN jsonb_strip_nulls(now.fields)
+       ELSE coalesce((SELECT jsonb_object_agg(key, coalesce(now.fields -> key, 'null'))
+                      FROM jsonb_object_keys(r.before) AS key), '{{}}')
+       END AS after
+FROM {staging} AS staged
+JOIN import_record AS r USING (record_no)
+CROSS JOIN LATERAL (
+    SELECT jsonb_build_object('form_id', form_id, 'sign_up_date', sign_up_date, 'contact', external_id,
+                              'status', code) AS fields
+    FROM contract
+    LEFT JOIN contact USING (contact_id)
+    LEFT JOIN contract_status USING (status_id)
+    WHERE contract_id = target_id
+) AS now
+WHERE r.seqno = %(seqno)s AND outcome IN ('created', 'updated')
+  AND (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s

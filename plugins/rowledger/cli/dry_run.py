@@ -1,0 +1,145 @@
+"""What an import would do: counts, reasons, and for any record what would change."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rowledger import pipeline
+from rowledger.cli.imports import PANEL
+from rowledger.cli.terminal import (
+    DomainOption,
+    KindOption,
+    OriginOption,
+    SubscriptionOption,
+    TemplateOption,
+    app,
+    database,
+    err,
+    find_template,
+    log_to_terminal,
+    out,
+    outcomes_in_words,
+    plain,
+    print_json,
+    reason_table,
+)
+from rowledger.errors import FileError
+from rowledger.settings import from_environment
+
+if TYPE_CHECKING:
+    from rowledger.dry_run import Trial
+
+SHOWN_CHANGES = 10
+
+
+@app.command("dry-run", rich_help_panel=PANEL)
+def dry_run_file(
+    file: Annotated[Path, typer.Argument(help="A CSV file.", exists=True, dir_okay=False, metavar="FILE")],
+    kind: KindOption,
+    domain: DomainOption,
+    template: TemplateOption,
+    origin: OriginOption = None,
+    subscription: SubscriptionOption = None,
+    record: Annotated[
+        int | None,
+        typer.Option(help="What would become of the record of this number.", min=1, metavar="NUMBER"),
+    ] = None,
+    every: Annotated[bool, typer.Option("--records", help="What would become of every record.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; with --record or --records one object a line.")
+    ] = False,
+) -> None:
+    """Say what an import of a file would do today, record by record if asked, and write nothing."""
+    settings = from_environment()
+    chosen = find_template(settings, template, kind)
+    from rowledger.dry_run import dry_run
+    from rowledger.suites import suite_hash
+
+    log_to_terminal(quiet=True)
+    with database(settings) as connection:
+        worker = pipeline.Worker(connection, settings, getpass.getuser())
+        with dry_run(
+            worker,
+            file,
+            chosen,
+            suite_hash(chosen),
+            domain,
+            origins=origin or (),
+            subscriptions=subscription or (),
+        ) as trial:
+            if record or every:
+                _print_trial_records(trial.records(record), as_json)
+            else:
+                _print_trial(trial, as_json)
+            failed = trial.batch.failed
+    raise typer.Exit(FileError.exit_code if failed else 0)
+
+
+def _print_trial(trial: Trial, as_json: bool) -> None:
+    batch, reasons = trial.batch, trial.reasons(20)
+    if as_json:
+        shown = batch.as_dict()
+        print_json({key: shown[key] for key in (
+            "kind", "domain", "template", "file_name", "records_in_file", "counts", "error_rule", "error_message", "warnings",
+        )} | {"reasons": reasons})  # fmt: skip
+        return
+    out.print(f"[bold]Dry run of {plain(batch.file_name)}[/bold]: nothing was written.")
+    if batch.error_message:
+        out.print(f"[red]The import would fail: {plain(batch.error_message)}[/red]")
+    for warning in batch.warnings:
+        out.print(f"[yellow]{plain(warning['message'] or '')}[/yellow]")
+    if batch.records_in_file is not None:
+        out.print(
+            f"{batch.records_in_file:,} records: {outcomes_in_words(batch) or 'none has an outcome yet'}"
+        )
+    if reasons:
+        out.print("\nWhy records would not be loaded:")
+        out.print(reason_table(reasons))
+    changed = list(trial.records(outcomes=["updated", "historic"], limit=SHOWN_CHANGES))
+    if changed:
+        out.print("\nWhat would change, for example (--record NUMBER and --records tell it of any record):")
+        for one in changed:
+            _print_change(one)
+
+
+def _print_trial_records(found: Iterable[dict[str, Any]], as_json: bool) -> None:
+    one = None
+    for one in found:
+        print_json(one, indent=None) if as_json else _print_change(one)
+    if one is None:
+        err.print("There are no such records.")
+
+
+def _print_change(one: dict[str, Any]) -> None:
+    """What would become of a record: its outcome, whom or what it is about, each field before and after, and why."""
+    before, after = one["before"] or {}, one["after"] or {}
+    fields = [
+        f"{field}: {_value(before[field])} → {_value(value)}"
+        if field in before
+        else f"{field}: {_value(value)}"
+        for field, value in after.items()
+    ]
+    why = [f"{r['rule']}: {plain(r['message'])}" for r in [*(one["reasons"] or ()), *(one["warnings"] or ())]]
+    parts = [
+        f"{one['record_no']:>9,}",
+        f"{one['outcome']:<9}",
+        plain(one["about"] or ""),
+        "; ".join(fields),
+        " ".join(why),
+    ]
+    out.print("  ".join(part for part in parts if part).rstrip())
+
+
+def _value(value: Any) -> str:
+    """A value of a field as people write it."""
+    return (
+        "nothing"
+        if value is None
+        else plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    )
