@@ -29,6 +29,7 @@ K2,nobody,Brontë
 K3,eva@example.com,Čapek
 """
 STATUSES = "F1;02-02-2026;20;;\nF2;02-02-2026;99;;\nF3;bad;20;;\nF3;02-02-2026;30;;\n"
+CONTRACTS = "Form ID;Sign-up date;Customer number\nC1;02-03-2026;K3\n"
 
 
 @pytest.fixture
@@ -134,6 +135,19 @@ BROKEN = {
                                FROM status_history WHERE seqno = 1 AND record_no = 1""",
     "current_status_is_last": "UPDATE contract SET date_result = '2026-01-31' WHERE form_id = 'F1'",
     "contact_targets_exist": "DELETE FROM contact WHERE external_id = 'K1'",
+    "contract_targets_exist": "UPDATE import_record SET target_id = 0 WHERE seqno = 3",
+    "contact_of_domain": """UPDATE contract SET contact_id = (SELECT min(contact_id) FROM contact),
+                                               domain_id = (SELECT domain_id FROM domain WHERE code = 'OTHER')
+                            WHERE form_id = 'F2'""",
+    "initial_comes_first": """DELETE FROM status_history WHERE cause = 'initial';
+                              INSERT INTO status_history (contract_id, status_id, date_result, cause)
+                              SELECT contract_id, status_id, date_result - 1, 'initial' FROM contract""",
+    "timers_give_once": """INSERT INTO status_history (contract_id, status_id, date_result, cause)
+                           SELECT contract_id, status_id, date_result + 1, 'timer'
+                           FROM status_history WHERE seqno = 1 AND record_no = 1""",
+    "timers_give_what_is_due": """INSERT INTO status_history (contract_id, status_id, date_result, cause)
+                                  SELECT contract_id, status_id, current_date + 1, 'timer'
+                                  FROM contract WHERE form_id = 'F1'""",
     "created_once": "UPDATE import_record SET target_id = (SELECT min(target_id) FROM import_record WHERE seqno = 2) "
                     "WHERE seqno = 2 AND outcome = 'created'",
     "no_staging_left": "CREATE TABLE rowledger_staging.batch_1 ()",
@@ -145,6 +159,7 @@ def test_a_database_that_worked_undisturbed_passes_every_check(
 ) -> None:
     work(submit(STATUSES, "result_codes"))
     work(submit(CONTACTS))
+    work(submit(CONTRACTS, "contracts"))
     assert [result for result in ledger.check(connection) if result["violations"]] == []
 
 
@@ -157,6 +172,7 @@ def test_a_check_finds_what_it_promises_to_find(
 ) -> None:
     work(submit(STATUSES, "result_codes"))
     work(submit(CONTACTS))
+    work(submit(CONTRACTS, "contracts"))
     connection.close()  # a database can be copied while nobody uses it
     for check, statement in BROKEN.items():
         with (

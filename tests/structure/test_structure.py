@@ -52,10 +52,12 @@ ARROWS = {
     "loading.contract_status": "db loading model parked staging templates",
     "ledger": "db layouts model templates",
     "contracts": "db errors",
+    "timers": "db errors",
     "reference_data": "errors",
     "reference": "db errors reference_data",
     "pipeline": "batches db errors ledger loading model records_in reference settings staging templates validation",
     "replay": "batches db errors loading model parked pipeline templates",
+    "dry_run": "batches db errors ledger loading model pipeline staging templates uploads",
     # beside them: the database from a wheel
     "server": "errors settings",
 }

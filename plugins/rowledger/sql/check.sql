@@ -73,6 +73,28 @@ LEFT JOIN (SELECT * FROM status_chain WHERE is_current) AS last USING (contract_
 WHERE (contract.status_id, contract.date_result, contract.seqno, contract.record_no)
       IS DISTINCT FROM (last.status_id, last.date_result, last.seqno, last.record_no)
 
+-- name: initial_comes_first
+-- A contract's initial status is the first entry that was made in its history.
+SELECT 'contract ' || i.contract_id
+FROM status_history AS i
+WHERE cause = 'initial'
+  AND EXISTS (SELECT FROM status_history AS h WHERE h.contract_id = i.contract_id AND h.history_id < i.history_id)
+
+-- name: timers_give_once
+-- No timer gave a contract a status that it had been given by a timer, or had had by that day.
+SELECT 'history ' || t.history_id
+FROM status_history AS t
+WHERE cause = 'timer'
+  AND EXISTS (SELECT FROM status_history AS h
+              WHERE h.contract_id = t.contract_id AND h.status_id = t.status_id AND h.history_id < t.history_id
+                AND (h.cause = 'timer' OR h.date_result <= t.date_result))
+
+-- name: timers_give_what_is_due
+-- No timer gave a status before its day.
+SELECT 'history ' || history_id
+FROM status_history
+WHERE cause = 'timer' AND date_result > (recorded_at AT TIME ZONE 'UTC')::date
+
 -- name: contact_targets_exist
 -- Every contact that a record created or updated exists.
 SELECT 'batch ' || seqno || ' record ' || record_no
@@ -81,11 +103,11 @@ WHERE kind = 'contact' AND outcome IN ('created', 'updated')
   AND NOT EXISTS (SELECT FROM contact WHERE contact_id = target_id)
 
 -- name: created_once
--- No contact was created by two records.
-SELECT 'contact ' || target_id
+-- Nothing was created by two records.
+SELECT kind || ' ' || target_id
 FROM import_record JOIN import_batch USING (seqno)
-WHERE kind = 'contact' AND outcome = 'created'
-GROUP BY target_id
+WHERE outcome = 'created'
+GROUP BY kind, target_id
 HAVING count(*) > 1
 
 -- name: contract_targets_exist
@@ -94,14 +116,6 @@ SELECT 'batch ' || seqno || ' record ' || record_no
 FROM import_record JOIN import_batch USING (seqno)
 WHERE kind = 'contract' AND outcome IN ('created', 'updated')
   AND NOT EXISTS (SELECT FROM contract WHERE contract_id = target_id)
-
--- name: contract_created_once
--- No contract was created by two records.
-SELECT 'contract ' || target_id
-FROM import_record JOIN import_batch USING (seqno)
-WHERE kind = 'contract' AND outcome = 'created'
-GROUP BY target_id
-HAVING count(*) > 1
 
 -- name: contact_of_domain
 -- The contact of a contract belongs to the contract's domain.

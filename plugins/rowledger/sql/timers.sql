@@ -1,0 +1,117 @@
+-- name: due
+-- What the timers give up to a day that they have not given: one row per contract and status. Where an entry belongs in
+-- the history decides, not when it is made: nothing for a contract that was at a definitive status then or had had the
+-- status. Of two that are due, a definitive one ends the contract for the other, unless an entry lies between them.
+SELECT domain_id, contract_id, status_id, due, previous_status_id
+FROM (
+    SELECT contract.domain_id, contract.contract_id, given.status_id, given.code, due.due,
+           coalesce(lag(given.status_id) OVER since_last, last.status_id) AS previous_status_id,
+           coalesce(bool_or(given.definitive) OVER (
+               since_last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), false) AS ended
+    FROM contract
+    JOIN domain ON domain.domain_id = contract.domain_id AND NOT domain.retired
+    JOIN contract_status AS given
+        ON given.domain_id = contract.domain_id AND given.automatic_after_days IS NOT NULL AND NOT given.retired
+    CROSS JOIN LATERAL (SELECT sign_up_date + automatic_after_days AS due) AS due
+    -- LIMIT keeps the planner at index look-ups, instead of the whole history.
+    LEFT JOIN LATERAL (
+        SELECT true AS found
+        FROM status_history AS h
+        WHERE h.contract_id = contract.contract_id AND h.status_id = given.status_id AND h.date_result <= due.due
+        LIMIT 1
+    ) AS had ON true
+    LEFT JOIN LATERAL (
+        SELECT h.history_id, h.status_id, status.definitive
+        FROM status_history AS h JOIN contract_status AS status USING (status_id)
+        WHERE h.contract_id = contract.contract_id
+          AND (h.date_result < due.due OR h.date_result = due.due AND h.seqno IS NULL)
+        ORDER BY h.date_result DESC, h.seqno DESC NULLS LAST, h.record_no DESC, h.history_id DESC
+        LIMIT 1
+    ) AS last ON true
+    WHERE {which}
+      AND sign_up_date + automatic_after_days <= {upto}
+      AND NOT EXISTS (
+          SELECT FROM status_history AS h
+          WHERE h.contract_id = contract.contract_id AND h.status_id = given.status_id AND h.cause = 'timer')
+      AND had.found IS NULL AND last.definitive IS NOT TRUE
+    WINDOW since_last AS (PARTITION BY contract.contract_id, last.history_id ORDER BY due.due, given.code)
+) AS due
+WHERE NOT ended
+
+-- name: domains
+SELECT domain_id, code FROM domain WHERE %(domain)s::text IS NULL OR code = %(domain)s ORDER BY code
+
+-- name: find
+CREATE TEMPORARY TABLE due_contract AS
+SELECT DISTINCT domain_id, contract_id FROM ({due}) AS due
+
+-- name: index
+CREATE INDEX ON due_contract (domain_id, contract_id)
+
+-- name: next
+SELECT max(contract_id) AS contract_id
+FROM (
+    SELECT contract_id FROM due_contract
+    WHERE domain_id = %(domain_id)s AND contract_id > %(after)s
+    ORDER BY contract_id
+    LIMIT %(size)s
+) AS next_contracts
+
+-- name: chunk
+SELECT contract_id FROM due_contract
+WHERE domain_id = %(domain_id)s AND contract_id > %(after)s AND contract_id <= %(upto)s
+
+-- name: lock
+SELECT count(*) FROM (
+    SELECT FROM contract WHERE contract_id IN ({chunk}) ORDER BY contract_id FOR UPDATE
+) AS locked
+
+-- name: give
+WITH due AS (
+    {due}
+),
+entered AS (
+    INSERT INTO status_history (contract_id, status_id, date_result, cause)
+    SELECT contract_id, due.status_id, due, 'timer'
+    FROM due JOIN contract_status USING (status_id)
+    ORDER BY contract_id, due, code
+    RETURNING history_id, contract_id, status_id, date_result
+),
+-- Of one date, what comes by itself stands in the order in which it came, and before what was imported.
+moved AS (
+    UPDATE contract
+    SET status_id = last.status_id, date_result = last.date_result, seqno = NULL, record_no = NULL
+    FROM (
+        SELECT DISTINCT ON (contract_id) contract_id, status_id, date_result
+        FROM entered
+        ORDER BY contract_id, date_result DESC, history_id DESC
+    ) AS last
+    WHERE contract.contract_id = last.contract_id
+      AND (contract.date_result IS NULL OR contract.date_result < last.date_result
+           OR contract.date_result = last.date_result AND contract.seqno IS NULL)
+    RETURNING contract.contract_id, contract.status_id
+)
+SELECT code, description, count(*) AS contracts, count(moved.contract_id) AS current
+FROM entered
+JOIN contract_status USING (status_id)
+LEFT JOIN moved USING (contract_id, status_id)
+GROUP BY code, description
+
+-- name: forecast
+-- What will be given, were nothing imported until then.
+SELECT domain.code AS domain, form_id, due, previous.code AS previous_code, given.code, given.description,
+       contract.date_result > due OR contract.date_result = due AND contract.seqno IS NOT NULL AS historic
+FROM ({due}) AS due
+JOIN contract USING (domain_id, contract_id)
+JOIN domain USING (domain_id)
+JOIN contract_status AS given ON given.status_id = due.status_id
+LEFT JOIN contract_status AS previous ON previous.status_id = previous_status_id
+ORDER BY due, domain.code, given.code, form_id
+
+-- name: forecast_by_day
+SELECT domain.code AS domain, due, given.code, given.description, count(*) AS contracts
+FROM ({due}) AS due
+JOIN domain USING (domain_id)
+JOIN contract_status AS given ON given.status_id = due.status_id
+GROUP BY domain.code, due, given.code, given.description
+ORDER BY due, domain.code, given.code
