@@ -14,20 +14,22 @@ SELECT record_no, external_id, email FROM {staging}
 -- name: owners
 -- For each of some records the stored contacts that have its external id and its email. LIMIT keeps the planner at one
 -- index look-up per record, whatever it believes about the size of contact; the second is spared where the first says
--- enough.
+-- enough. BETWEEN with ORDER BY keeps it at the index of the key: for = it takes either index of an empty table, and
+-- reads all of it for every record while somebody else fills the table.
 SELECT s.*, a.contact_id AS by_external_id, b.external_id AS owner_external_id,
        CASE WHEN a.folded_email = lower({email} COLLATE "C") THEN a.contact_id ELSE b.contact_id END AS by_email
 FROM ({records}) AS s
 LEFT JOIN LATERAL (
     SELECT contact_id, lower(email) AS folded_email
-    FROM contact WHERE domain_id = %(domain_id)s AND external_id = {external_id} LIMIT 1
+    FROM contact WHERE domain_id = %(domain_id)s AND external_id BETWEEN {external_id} AND {external_id}
+    ORDER BY external_id LIMIT 1
 ) AS a ON true
 LEFT JOIN LATERAL (
     SELECT contact_id, external_id
     FROM contact
     WHERE a.folded_email IS DISTINCT FROM lower({email} COLLATE "C")
-      AND domain_id = %(domain_id)s AND lower(email) = lower({email} COLLATE "C")
-    LIMIT 1
+      AND domain_id = %(domain_id)s AND lower(email) BETWEEN lower({email} COLLATE "C") AND lower({email} COLLATE "C")
+    ORDER BY lower(email) LIMIT 1
 ) AS b ON true
 
 -- name: strays
