@@ -8,6 +8,7 @@ The way of the data:
 ``validation``  gives each record a verdict, by the suite that ``suites`` derives from the template
 ``staging``     holds the accepted ones
 ``loading``     merges them into their targets, set-based, one module per import kind
+``lanes``       cut a load, so that several connections merge at once
 ``ledger``      has one row per record, and balances
 ``pipeline``    is all of the above in order: validate, load, close
 """

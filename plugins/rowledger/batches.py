@@ -1,7 +1,10 @@
 """The life of a batch: register, reserve, claim (the fence), reopen, finish, fail.
 
-A claim raises the batch's epoch. Every later transaction of the worker begins with ``hold``, which locks the batch's
-row and checks that the epoch is still the worker's; the loser of a take-over gets ``Fenced`` and has written nothing.
+A claim raises the batch's epoch. Every later transaction of the worker begins with ``hold`` or ``hold_shared``, which
+checks that the epoch is still the worker's; the loser of a take-over gets ``Fenced`` and has written nothing.
+
+The fence is an advisory lock of the transaction. Whatever changes a batch takes it alone and first of all; the lanes of
+a load share it, so that they do not wait for each other, and nobody changes the batch while one of them writes.
 """
 
 from __future__ import annotations
@@ -219,6 +222,7 @@ def claim(
     validated batch. Raises UnknownCode or SetupError.
     """
     with transaction(connection) as cursor:
+        cursor.execute(_SQL["fence"], {"seqno": seqno})
         batch = _found(row(cursor, _SQL["lock"], {"seqno": seqno}), seqno)
         if batch.succeeded:
             return batch
@@ -246,9 +250,21 @@ def _reopen(cursor: Cursor, batch: Batch, by: str) -> None:
 
 
 def hold(cursor: Cursor, batch: Batch, lease_seconds: int) -> None:
-    """The fence. Raises Fenced if another worker has claimed the batch since."""
+    """The fence, and the lease once more. Raises Fenced if another worker has claimed the batch since."""
+    cursor.execute(_SQL["fence"], {"seqno": batch.seqno})
     asked = {"seqno": batch.seqno, "epoch": batch.epoch, "lease_seconds": lease_seconds}
-    if not row(cursor, _SQL["hold"], asked):
+    _still_ours(batch, row(cursor, _SQL["hold"], asked))
+
+
+def hold_shared(cursor: Cursor, batch: Batch) -> None:
+    """The fence for one of several lanes, whose mark renews the lease. Raises Fenced."""
+    cursor.execute(_SQL["fence_shared"], {"seqno": batch.seqno})
+    # A statement of its own: it sees what was committed while the one before waited.
+    _still_ours(batch, row(cursor, _SQL["held"], {"seqno": batch.seqno, "epoch": batch.epoch}))
+
+
+def _still_ours(batch: Batch, found: dict[str, Any] | None) -> None:
+    if found is None:
         raise Fenced(
             f"Import batch {batch.seqno} was taken over by another worker; this one stops and has written nothing more."
         )
@@ -277,12 +293,14 @@ def finish_validation(cursor: Cursor, batch: Batch) -> None:
     cursor.execute(_SQL["finish_validation"], {"seqno": batch.seqno})
 
 
-def mark_loaded(cursor: Cursor, batch: Batch, key: str, outcomes: Counter[str]) -> None:
-    """Move the mark of loading to a match key, and count what became of the records up to it."""
+def count_loaded(cursor: Cursor, batch: Batch, outcomes: Counter[str], lease_seconds: int) -> None:
+    """Count what became of some records, and renew the lease.
+
+    The last statement of a lane's chunk: another lane that wants to count waits from here to the commit.
+    """
     counts = {str(outcome): outcomes[outcome] for outcome in Outcome}
-    cursor.execute(
-        _SQL["mark_loaded"], {"seqno": batch.seqno, "key": key, "records": outcomes.total()} | counts
-    )
+    asked = {"seqno": batch.seqno, "records": outcomes.total(), "lease_seconds": lease_seconds}
+    cursor.execute(_SQL["count_loaded"], asked | counts)
 
 
 def finish(cursor: Cursor, batch: Batch, by: str) -> None:

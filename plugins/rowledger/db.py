@@ -24,8 +24,9 @@ from rowledger.errors import RecordRefused, SetupError, TryAgain
 
 
 class Connection(psycopg2.extensions.connection):
-    """A connection of the driver; while it is on ``trial`` nothing it does is kept."""
+    """A connection that knows where it leads, so that there can be another; on ``trial`` nothing it does is kept."""
 
+    url: str
     trial = False
 
 
@@ -61,6 +62,7 @@ def connect(url: str) -> Connection:
             connection_factory=Connection,
             cursor_factory=psycopg2.extras.RealDictCursor,
         )
+    connection.url = url
     if connection.server_version < MINIMUM_SERVER_VERSION:
         version = connection.server_version // 10000
         connection.close()

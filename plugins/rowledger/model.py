@@ -131,7 +131,6 @@ class Batch:
     validated_records: int
     staged_records: int
     loaded_records: int
-    loaded_key: str | None
     counts: dict[str, int]
 
     @classmethod
@@ -157,11 +156,7 @@ class Batch:
 
     def as_dict(self) -> dict[str, Any]:
         """What is shown to people and programs; file_path and epoch are internals."""
-        shown = {
-            k: v
-            for k, v in asdict(self).items()
-            if k not in ("domain_id", "file_path", "epoch", "loaded_key")
-        }
+        shown = {k: v for k, v in asdict(self).items() if k not in ("domain_id", "file_path", "epoch")}
         return shown | {
             "status": str(self.status),
             "counts": {outcome: count for outcome, count in self.counts.items() if count},

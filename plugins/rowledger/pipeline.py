@@ -1,25 +1,28 @@
 """The way of a batch, on one screen: validate, load, close; ``work`` does all three.
 
 Each step claims the batch first. A chunk is one transaction: check the fence, write, move the mark, commit. A step
-that is tried again goes on at the first record not done; a step that is done does nothing.
+that is tried again goes on at the first record not done; a step that is done does nothing. A load works in lanes, side
+by side, each a range of match keys with a connection and a mark of its own.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rowledger import batches, ledger, loading, reference, staging
-from rowledger.db import Connection, Cursor, transaction
+from rowledger import batches, lanes, ledger, loading, reference, staging
+from rowledger.db import Connection, Cursor, connect, transaction
 from rowledger.errors import Fenced, FileError, RowledgerError, SetupError, TryAgain
+from rowledger.lanes import Lane
 from rowledger.model import Batch, Outcome
 from rowledger.settings import Settings
 from rowledger.templates import ImportTemplate, parse_template
@@ -52,6 +55,12 @@ class Worker:
         with transaction(self.connection) as cursor:
             batches.hold(cursor, batch, self.settings.lease_seconds)
             yield cursor
+
+    @contextmanager
+    def another(self) -> Iterator[Worker]:
+        """The same worker once more, with a connection of its own."""
+        with closing(connect(self.connection.url)) as connection:
+            yield replace(self, connection=connection)
 
 
 def work(worker: Worker, seqno: int) -> Batch:
@@ -134,34 +143,64 @@ def _finish_validation(worker: Worker, batch: Batch) -> None:
 
 
 def load(worker: Worker, seqno: int) -> Batch:
-    """Merge the staged records into their targets, chunk by chunk in the order of their match keys."""
+    """Merge the staged records into their targets, lane by lane side by side, chunk by chunk in key order."""
     batch = worker.claim(seqno, "load")
     if batch.succeeded:
         return batch
     with _failing(worker, batch):
         template = template_of(worker.connection, batch)
-        if batch.loaded_key is None:
-            again(worker, lambda: _arrange(worker, batch, template))
-        key = batch.loaded_key
-        while (upto := again(worker, partial(_load_chunk, worker, batch, template, key))) is not None:
-            key = upto
+        _load_lanes(worker, batch, template, again(worker, lambda: _arrange(worker, batch, template)))
     return batches.get(worker.connection, seqno)
 
 
-def _arrange(worker: Worker, batch: Batch, template: ImportTemplate) -> None:
+def _arrange(worker: Worker, batch: Batch, template: ImportTemplate) -> list[Lane]:
+    """Settle the match keys and cut them into lanes, unless an earlier try has; returns the lanes."""
     with worker.chunk(batch) as cursor:
+        found = lanes.of(cursor, batch)
+        if found:
+            return found
         loading.lock(cursor, batch)
         loading.loader(batch.kind).arrange(cursor, batch, template)
+        settings = worker.settings
+        lanes.cut(cursor, batch, settings.load_lanes if batch.staged_records > settings.load_chunk else 1)
+        return lanes.of(cursor, batch)
 
 
-def _load_chunk(worker: Worker, batch: Batch, template: ImportTemplate, after: str | None) -> str | None:
+def _load_lanes(worker: Worker, batch: Batch, template: ImportTemplate, cut: list[Lane]) -> None:
+    """Work all lanes off at once. The first error is raised when the other lanes have done the chunk they are at."""
+    stop = threading.Event()
+    with ExitStack() as stack:
+        workers = [worker, *(stack.enter_context(worker.another()) for _ in cut[1:])]
+        pool = stack.enter_context(ThreadPoolExecutor(len(cut)))
+        stack.callback(stop.set)
+        running = [
+            pool.submit(_load_lane, one, batch, template, lane, stop)
+            for one, lane in zip(workers, cut, strict=True)
+        ]
+        for ended in as_completed(running):
+            ended.result()
+
+
+def _load_lane(
+    worker: Worker, batch: Batch, template: ImportTemplate, lane: Lane, stop: threading.Event
+) -> None:
+    while not stop.is_set():
+        upto = again(worker, partial(_load_chunk, worker, batch, template, lane))
+        if upto is None:
+            return
+        lane = replace(lane, after=upto)
+
+
+def _load_chunk(worker: Worker, batch: Batch, template: ImportTemplate, lane: Lane) -> str | None:
     """Load one chunk; returns its last key, or None if there was nothing left."""
-    with worker.chunk(batch) as cursor:
-        upto = loading.next_key(cursor, batch, after, worker.settings.load_chunk)
+    with transaction(worker.connection) as cursor:
+        batches.hold_shared(cursor, batch)
+        upto = loading.next_key(cursor, batch, lane.after, worker.settings.load_chunk, lane.upto)
         if upto is not None:
-            loading.lock(cursor, batch)
-            outcomes = loading.merge(cursor, batch, template, after, upto)
-            batches.mark_loaded(cursor, batch, upto, outcomes)
+            loading.lock_shared(cursor, batch)
+            outcomes = loading.merge(cursor, batch, template, lane.after, upto)
+            lanes.mark(cursor, batch, lane, upto)
+            batches.count_loaded(cursor, batch, outcomes, worker.settings.lease_seconds)
             log.info("Import batch %s: %s more records loaded", batch.seqno, f"{outcomes.total():,}")
     return upto
 
@@ -198,6 +237,7 @@ def _add_raw_cells(worker: Worker, batch: Batch) -> None:
 
 def _finish(worker: Worker, batch: Batch) -> None:
     with worker.chunk(batch) as cursor:
+        lanes.forget(cursor, batch)
         staging.drop(cursor, batch)
         batches.finish(cursor, batch, worker.by)
 

@@ -14,7 +14,8 @@ class Settings:
     """Where things are and how they are cut.
 
     ``database_url`` None means the embedded server under ``home``. ``validate_chunk`` and ``load_chunk`` are
-    records per transaction; ``lease_seconds`` is how long a batch belongs to a worker that says nothing.
+    records per transaction, ``load_lanes`` how many connections load a batch of more than one such chunk;
+    ``lease_seconds`` is how long a batch belongs to a worker that says nothing.
     """
 
     home: Path
@@ -22,6 +23,7 @@ class Settings:
     database_url: str | None = None
     validate_chunk: int = 50_000
     load_chunk: int = 100_000
+    load_lanes: int = 2
     lease_seconds: int = 300
     batches_per_run: int = 100
 
@@ -42,6 +44,7 @@ def from_environment() -> Settings:
         database_url=os.environ.get("ROWLEDGER_DATABASE_URL") or None,
         validate_chunk=_positive("ROWLEDGER_VALIDATE_CHUNK", Settings.validate_chunk),
         load_chunk=_positive("ROWLEDGER_LOAD_CHUNK", Settings.load_chunk),
+        load_lanes=_positive("ROWLEDGER_LOAD_LANES", Settings.load_lanes),
         lease_seconds=_positive("ROWLEDGER_LEASE_SECONDS", Settings.lease_seconds),
         batches_per_run=_positive("ROWLEDGER_BATCHES_PER_RUN", Settings.batches_per_run),
     )

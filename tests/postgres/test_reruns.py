@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from rowledger import (
     validation,
 )
 from rowledger.db import Connection
-from rowledger.errors import Fenced
+from rowledger.errors import Fenced, TryAgain
 from rowledger.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -350,26 +351,149 @@ def test_a_worker_that_was_overtaken_while_validating_writes_nothing_more(
     assert ended(place, contents) == undisturbed("result_codes", tmp_path / "file.csv")
 
 
+def both_at_once(monkeypatch: pytest.MonkeyPatch, then: Callable[..., Any]) -> None:
+    """Let chunks run through ``then(load_chunk, worker, batch, template, lane)``, the first ones of two lanes together."""
+    load_chunk, calls, first = pipeline._load_chunk, itertools.count(), threading.Barrier(2, timeout=30)
+
+    def chunk(*arguments: Any) -> Any:
+        if next(calls) < 2:
+            first.wait()
+        return then(load_chunk, *arguments)
+
+    monkeypatch.setattr(pipeline, "_load_chunk", chunk)
+
+
 def test_a_worker_that_was_overtaken_while_loading_writes_nothing_more(
     two_workers: Any, undisturbed: Any, contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, stale, fresh = two_workers
-    load_chunk, marks = pipeline._load_chunk, []
+    lanes, left, one_by_one = [], [], threading.Lock()
 
-    def overtaken(*arguments: Any) -> Any:
-        marks.append((rows_of_ledger(place), contents(place.connection)))
-        if len(marks) == 3:
-            fresh.claim(1, "load")
+    def overtaken(load_chunk: Any, *arguments: Any) -> Any:
+        with one_by_one:
+            lanes.append(arguments[-1].number)
+            if len(lanes) == 4:
+                fresh.claim(1, "load")  # waits for the chunk of the other lane
+                left.append((rows_of_ledger(place), contents(place.connection)))
         return load_chunk(*arguments)
 
-    monkeypatch.setattr(pipeline, "_load_chunk", overtaken)
+    both_at_once(monkeypatch, overtaken)
     with pytest.raises(Fenced):
         pipeline.work(stale, 1)
-    assert (rows_of_ledger(place), contents(place.connection)) == marks[-1]
-    assert marks[0] != marks[1] != marks[2]
+    assert [(rows_of_ledger(place), contents(place.connection))] == left
+    assert sorted(lanes[:2]) == [1, 2]
+    assert 0 < batches.get(place.connection, 1).loaded_records < 400
     monkeypatch.undo()
     pipeline.work(fresh, 1)
     assert ended(place, contents) == undisturbed("result_codes", tmp_path / "file.csv")
+
+
+def raise_error(worker: pipeline.Worker) -> None:
+    raise RuntimeError("broken")
+
+
+def lose_connection(worker: pipeline.Worker) -> None:
+    with db.transaction(worker.connection) as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+@pytest.mark.parametrize(
+    ("breaks", "raised", "status"),
+    [(raise_error, RuntimeError, "executed"), (lose_connection, TryAgain, "in_progress")],
+)
+def test_an_error_in_one_lane_stops_the_other_and_leaves_no_connection_open(
+    breaks: Any, raised: Any, status: str, two_workers: Any, undisturbed: Any, contents: Contents, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    place, worker, _ = two_workers
+    broken, seen = threading.Event(), []
+
+    def chunk(load_chunk: Any, one: pipeline.Worker, *arguments: Any) -> Any:
+        seen.append(arguments[-1].number)
+        if seen[-1] == 2:
+            try:
+                breaks(one)
+            finally:
+                broken.set()
+        broken.wait(30)
+        time.sleep(0.3)  # until the error has come to whoever waits for the lanes
+        return load_chunk(one, *arguments)
+
+    both_at_once(monkeypatch, chunk)
+    with pytest.raises(raised):
+        pipeline.work(worker, 1)
+    assert sorted(seen) == [1, 2]
+    batch = batches.get(place.connection, 1)
+    assert batch.status == status
+    assert 0 < batch.loaded_records < batch.staged_records
+    connections = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database()"
+    assert place.one(connections)["n"] == 3
+    monkeypatch.undo()
+    pipeline.work(worker, 1)
+    assert ended(place, contents) == undisturbed("result_codes", tmp_path / "file.csv")
+
+
+def test_lanes_merge_at_the_same_time(two_workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, worker, _ = two_workers
+    merge, calls, first = loading.merge, itertools.count(), threading.Barrier(2, timeout=30)
+
+    def together(*arguments: Any) -> Any:
+        outcomes = merge(*arguments)
+        if next(calls) < 2:
+            first.wait()  # in two transactions at once, or never
+        return outcomes
+
+    monkeypatch.setattr(loading, "merge", together)
+    assert pipeline.work(worker, 1).succeeded
+
+
+@pytest.mark.parametrize("template", FILES)
+def test_batches_of_one_kind_and_domain_load_chunk_by_chunk_in_turns(
+    template: str,
+    place: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = FILES[template](tmp_path / "file.csv", 600)
+    backwards = tmp_path / "backwards.csv"
+    header, lines = ([], path.read_text().splitlines())
+    if template == "contacts":
+        header, lines = lines[:1], lines[1:]
+    backwards.write_text("\n".join([*header, *reversed(lines)]).replace("Name 1", "Name 7") + "\n")
+    made = place(template, path, 60)
+    assert made.submit(template, backwards) == 2
+    merge, lock, at_work, most = loading.merge, threading.Lock(), [], []
+
+    def watched(cursor: Any, batch: Any, *arguments: Any) -> Any:
+        with lock:
+            at_work.append(batch.seqno)
+            most.append((len(set(at_work)), batch.seqno))
+        try:
+            return merge(cursor, batch, *arguments)
+        finally:
+            with lock:
+                at_work.remove(batch.seqno)
+
+    monkeypatch.setattr(loading, "merge", watched)
+
+    def work(seqno: int) -> Any:
+        with contextlib.closing(db.connect(made.settings.database_url)) as connection:
+            worker = pipeline.Worker(connection, made.settings, "tester")
+            pipeline.validate(worker, seqno)
+            validated.wait()
+            return pipeline.work(worker, seqno)
+
+    validated = threading.Barrier(2, timeout=60)
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(work, (1, 2)))
+    assert [batch.succeeded for batch in done] == [True, True]
+    assert {count for count, _ in most} == {1}, "chunks of two batches ran at once"
+    assert len(list(itertools.groupby(seqno for _, seqno in most))) > 3, (
+        "one batch waited for all of the other"
+    )
+    assert not [line for line in caplog.messages if "Trying again" in line]
+    assert [one for one in ledger.check(made.connection) if one["violations"]] == []
 
 
 def test_a_worker_that_was_overtaken_before_its_close_closes_nothing(two_workers: Any) -> None:

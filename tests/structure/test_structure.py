@@ -50,12 +50,13 @@ ARROWS = {
     # what a loader needs; one that needs more has a line of its own
     **dict.fromkeys(LOADERS, "db loading model staging templates"),
     "loading.contract_status": "db loading model parked staging templates",
+    "lanes": "db model staging",
     "ledger": "db layouts model templates",
     "contracts": "db errors",
     "timers": "db errors",
     "reference_data": "errors",
     "reference": "db errors reference_data",
-    "pipeline": "batches db errors ledger loading model records_in reference settings staging templates validation",
+    "pipeline": "batches db errors lanes ledger loading model records_in reference settings staging templates validation",
     "replay": "batches db errors loading model parked pipeline templates",
     "dry_run": "batches db errors ledger loading model pipeline staging templates uploads",
     # beside them: the database from a wheel

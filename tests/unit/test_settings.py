@@ -29,12 +29,12 @@ def test_without_any_setting_everything_is_under_the_working_directory(tmp_path:
 def test_every_setting_can_be_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = {
         "HOME": "data", "TEMPLATES": "/templates", "DATABASE_URL": "postgresql://server/x", "VALIDATE_CHUNK": "7",
-        "LOAD_CHUNK": "8", "LEASE_SECONDS": "9", "BATCHES_PER_RUN": "10",
+        "LOAD_CHUNK": "8", "LOAD_LANES": "3", "LEASE_SECONDS": "9", "BATCHES_PER_RUN": "10",
     }  # fmt: skip
     for name, value in given.items():
         monkeypatch.setenv(f"ROWLEDGER_{name}", value)
     assert from_environment() == Settings(
-        tmp_path / "data", Path("/templates"), "postgresql://server/x", 7, 8, 9, 10
+        tmp_path / "data", Path("/templates"), "postgresql://server/x", 7, 8, 3, 9, 10
     )
 
 

@@ -8,7 +8,8 @@ it merges the batch's parked records that are due, and notes with them what beca
 a kind; there is no list.
 
 Chunks are cut between match keys, never through one: everything a file says about one contract or contact is merged
-in one transaction, so the result cannot depend on the size of chunks.
+in one transaction, so the result cannot depend on the size of chunks. A merge touches no target but those of its own
+keys, so that lanes (``lanes``) merge side by side.
 """
 
 from __future__ import annotations
@@ -67,14 +68,17 @@ def loader(kind: str) -> Loader:
     return cast("Loader", _modules()[kind])
 
 
-def next_key(cursor: Cursor, batch: Batch, after: str | None, size: int) -> str | None:
-    """The last match key of the next chunk of about ``size`` records; None when everything is loaded."""
-    return _next_key(cursor, staging.table(batch), {"after": after, "size": size})
+def next_key(
+    cursor: Cursor, batch: Batch, after: str | None, size: int, end: str | None = None
+) -> str | None:
+    """The last match key of the next chunk of about ``size`` records; None when everything up to ``end`` is loaded."""
+    return _next_key(cursor, staging.table(batch), {"after": after, "size": size, "end": end})
 
 
 def next_due_key(cursor: Cursor, batch: Batch, after: str | None, size: int) -> str | None:
     """The same for the batch's parked records that are due."""
-    return _next_key(cursor, _DUE, {"kind": batch.kind, "seqno": batch.seqno, "after": after, "size": size})
+    asked = {"kind": batch.kind, "seqno": batch.seqno, "after": after, "size": size, "end": None}
+    return _next_key(cursor, _DUE, asked)
 
 
 _DUE = sql.SQL("({}) AS due").format(parked.DUE)
@@ -115,7 +119,26 @@ def replay(
 
 def lock(cursor: Cursor, batch: Batch) -> None:
     """One chunk of a kind and domain at a time: batches cannot deadlock, nor miss each other's new rows."""
-    cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (batch.kind, batch.domain_id))
+    asked = _turn(batch)
+    cursor.execute(_SQL["lock"], asked)
+    cursor.execute(_SQL["take_turn"], asked)
+
+
+def lock_shared(cursor: Cursor, batch: Batch) -> None:
+    """The same for a lane: it shares the lock with the other lanes of the batch, as long as it is the batch's turn."""
+    asked = _turn(batch)
+    if row(cursor, _SQL["our_turn"], asked):
+        cursor.execute("SAVEPOINT turn")
+        cursor.execute(_SQL["lock_shared"], asked)
+        if row(cursor, _SQL["our_turn"], asked):
+            return
+        # Another batch was quicker. The share goes back: two lanes that keep theirs would wait for each other.
+        cursor.execute("ROLLBACK TO SAVEPOINT turn")
+    lock(cursor, batch)
+
+
+def _turn(batch: Batch) -> dict[str, Any]:
+    return {"kind": batch.kind, "domain_id": batch.domain_id, "seqno": batch.seqno}
 
 
 def _middle_key(

@@ -111,6 +111,12 @@ RETURNING import_batch.seqno
 -- name: of_run
 SELECT seqno FROM import_batch WHERE kind = %(kind)s AND run_id = %(run_id)s ORDER BY seqno
 
+-- name: fence
+SELECT pg_advisory_xact_lock(hashtextextended('rowledger batch', %(seqno)s))
+
+-- name: fence_shared
+SELECT pg_advisory_xact_lock_shared(hashtextextended('rowledger batch', %(seqno)s))
+
 -- name: lock
 SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash
 FROM import_batch
@@ -141,15 +147,18 @@ DELETE FROM import_record WHERE seqno = %(seqno)s
 -- name: start_over
 UPDATE import_batch
 SET validated_at = NULL, records_in_file = NULL, validated_records = 0, staged_records = 0,
-    loaded_records = 0, loaded_key = NULL, rejected = 0, warnings = '[]', columns = '{}'
+    loaded_records = 0, rejected = 0, warnings = '[]', columns = '{}'
 WHERE seqno = %(seqno)s
 
 -- name: hold
--- The fence: the first statement of every chunk. It waits for nobody but another writer of this very batch.
+-- The lease of a worker that still has the batch.
 UPDATE import_batch
 SET leased_until = now() + make_interval(secs => %(lease_seconds)s)
 WHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'
 RETURNING seqno
+
+-- name: held
+SELECT seqno FROM import_batch WHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'
 
 -- name: set_records
 UPDATE import_batch
@@ -164,9 +173,9 @@ WHERE seqno = %(seqno)s
 -- name: finish_validation
 UPDATE import_batch SET validated_at = now(), import_completed = true WHERE seqno = %(seqno)s
 
--- name: mark_loaded
+-- name: count_loaded
 UPDATE import_batch
-SET loaded_key = %(key)s, loaded_records = loaded_records + %(records)s,
+SET leased_until = now() + make_interval(secs => %(lease_seconds)s), loaded_records = loaded_records + %(records)s,
     created = created + %(created)s, updated = updated + %(updated)s, unchanged = unchanged + %(unchanged)s,
     historic = historic + %(historic)s, ignored = ignored + %(ignored)s, parked = parked + %(parked)s,
     rejected = rejected + %(rejected)s

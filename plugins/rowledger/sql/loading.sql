@@ -2,7 +2,7 @@
 SELECT max(match_key) AS key
 FROM (
     SELECT match_key FROM {staging}
-    WHERE %(after)s::text IS NULL OR match_key > %(after)s
+    WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND (%(end)s::text IS NULL OR match_key <= %(end)s)
     ORDER BY match_key
     LIMIT %(size)s
 ) AS next_records
@@ -25,3 +25,16 @@ SELECT %(seqno)s, record_no, 'rejected', warnings, jsonb_build_array(jsonb_build
            'rule', %(rule)s::text, 'column', %(column)s::text, 'value', NULL, 'message', %(message)s::text))
 FROM {staging}
 WHERE match_key = %(key)s
+
+-- name: our_turn
+SELECT seqno FROM import_turn WHERE kind = %(kind)s AND domain_id = %(domain_id)s AND seqno = %(seqno)s
+
+-- name: lock_shared
+SELECT pg_advisory_xact_lock_shared(hashtextextended(%(kind)s, %(domain_id)s))
+
+-- name: lock
+SELECT pg_advisory_xact_lock(hashtextextended(%(kind)s, %(domain_id)s))
+
+-- name: take_turn
+INSERT INTO import_turn (kind, domain_id, seqno) VALUES (%(kind)s, %(domain_id)s, %(seqno)s)
+ON CONFLICT (kind, domain_id) DO UPDATE SET seqno = excluded.seqno
