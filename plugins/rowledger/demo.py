@@ -83,7 +83,7 @@ def run(settings: Settings, *, stay: bool) -> bool:
             address = embedded.get_uri(server.DATABASE)
             connection = stack.enter_context(contextlib.closing(db.connect(address)))
             db.migrate(connection)
-            reference.load(connection, reference.read(REFERENCE))
+            reference.load(connection, reference.read(REFERENCE), by="demo", file=REFERENCE.name)
         seqnos = [_submit(connection, settings, sample) for sample in samples()]
         place = local.Place(
             settings.home / "airflow",
