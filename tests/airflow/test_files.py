@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rowledger import loading
+from rowledger import loading, reference
+from rowledger.airflow import local
+from rowledger.db import Connection
+from rowledger.reference import Reference
 
 ROOT = Path(__file__).parent.parent.parent
 DAGS = sorted((ROOT / "dags").glob("*.py"))
@@ -94,8 +97,35 @@ print(json.dumps({{
             "import_batch.load": ["import_batch.close"],
             "import_batch.close": [],
         }]
-        for path in DAGS
+        for path in IMPORTS
+    } | {"contract_status_timers": [False, "UTC", {"give": []}]}  # fmt: skip
+
+
+def test_the_timers_task_gives_what_is_due_and_its_log_ends_with_it(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    statuses = [
+        {"code": "10", "phase": "NEW", "description": "Signed", "initial": True},
+        {"code": "35", "phase": "NEW", "description": "Confirmed", "automatic_after_days": 30},
+    ]
+    domain = {
+        "code": "TIMED", "name": "Timed", "phases": [{"code": "NEW", "description": "New"}], "statuses": statuses,
+        "contracts": [{"form_id": f"F{n}", "sign_up_date": f"2026-01-0{n}"} for n in range(1, 4)],
     }  # fmt: skip
+    reference.load(connection, Reference.model_validate({"domains": [domain]}))
+    code = """
+import logging, sys
+from types import SimpleNamespace
+from airflow.sdk.execution_time.context import set_current_context
+from rowledger.airflow import tasks
+logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO, force=True)
+run = SimpleNamespace(dag_id="contract_status_timers", run_id="run", triggering_user_name=None)
+with set_current_context({"dag_run": run, "run_id": "run"}):
+    tasks.give()
+"""
+    address = {"AIRFLOW_CONN_ROWLEDGER": local.airflow_connection(database_url)}
+    assert python(code, tmp_path, **address).split() == ["TIMED", "35", "3", "0"]
+    assert python(code, tmp_path, **address) == "Nothing was due."
 
 
 def test_the_plugin_scan_executes_no_module_of_the_package_under_a_bare_name(tmp_path: Path) -> None:

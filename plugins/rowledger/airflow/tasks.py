@@ -16,7 +16,7 @@ from airflow.sdk import Connection as AirflowConnection
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
 
-from rowledger import batches, db, pipeline
+from rowledger import batches, db, pipeline, timers
 from rowledger.db import Connection
 from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
 from rowledger.model import Batch
@@ -55,6 +55,20 @@ def load(seqno: int) -> None:
 def close(seqno: int) -> None:
     """Balance the ledger."""
     _step(pipeline.close, seqno)
+
+
+def give() -> None:
+    """Give every contract the statuses that are due; the log says last what was given."""
+    with _task_states(), _worker() as worker:
+        for line in given_table(timers.give(worker.connection)):
+            log.info(line)
+
+
+def given_table(given: list[timers.Given]) -> list[str]:
+    """What the timers gave, as aligned lines of plain text."""
+    lines = [f"{'domain':<16} {'status':<16} {'contracts':>12} {'history only':>14}"]
+    lines += [f"{g.domain:<16} {g.code:<16} {g.contracts:>12,} {g.contracts - g.current:>14,}" for g in given]
+    return lines if given else ["Nothing was due."]
 
 
 def _step(step: Step, seqno: int) -> None:
