@@ -12,6 +12,8 @@
 | `load` | the accepted records | contracts, the initial status of new ones, and the outcome of every record |
 | `close` | the ledger | the batch as executed, if the ledger balances |
 
+`replay` is for records that wait for something; records of this kind never do, so it ends *skipped*.
+
 The log of a task ends with the outcomes of its batch so far.
 
 **When a task is red**, its log says above the traceback what is wrong, and so who can mend it.
@@ -69,11 +71,18 @@ def contract_import() -> None:
         """Balance the ledger and close the batch."""
         tasks.close(seqno)
 
+    @task
+    def replay() -> None:
+        """Apply the parked records that waited for what exists by now; skip when there are none."""
+        tasks.replay("contract")
+
     @task_group
     def import_batch(seqno: int) -> None:
         validate(seqno) >> load(seqno) >> close(seqno)
 
-    import_batch.expand(seqno=sense())
+    seqnos = sense()
+    import_batch.expand(seqno=seqnos)
+    seqnos >> replay()
 
 
 contract_import()

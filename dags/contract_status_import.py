@@ -3,6 +3,7 @@
 
 **Waits for** uploaded files of the kind `contract_status`: import batches in the state *waiting*. Every quarter of an hour
 `sense` takes what waits, at most a hundred batches; with nothing waiting it ends *skipped*.
+Records that were parked because their contract or result code did not exist are replayed once it does.
 
 **Writes**, for each batch on its own, labelled with its number and file name:
 
@@ -11,6 +12,12 @@
 | `validate` | the whole file | the rejected records with their reasons; nothing else yet |
 | `load` | the accepted records | statuses, their history, and the outcome of every record |
 | `close` | the ledger | the batch as executed, if the ledger balances |
+
+and, once a run, in any order with them, for dates decide and not arrival:
+
+| task | reads | writes |
+|---|---|---|
+| `replay` | parked records whose contract or code exists by now | the same as `load`; what became of each stands with it |
 
 The log of a task ends with the outcomes of its batch so far.
 
@@ -69,11 +76,18 @@ def contract_status_import() -> None:
         """Balance the ledger and close the batch."""
         tasks.close(seqno)
 
+    @task
+    def replay() -> None:
+        """Apply the parked records that waited for what exists by now; skip when there are none."""
+        tasks.replay("contract_status")
+
     @task_group
     def import_batch(seqno: int) -> None:
         validate(seqno) >> load(seqno) >> close(seqno)
 
-    import_batch.expand(seqno=sense())
+    seqnos = sense()
+    import_batch.expand(seqno=seqnos)
+    seqnos >> replay()
 
 
 contract_status_import()

@@ -76,7 +76,8 @@ def common_reasons(
 def export_rejects(
     connection: Connection, batch: Batch, template: ImportTemplate, header: list[str], out: TextIO
 ) -> int:
-    """Write rejected records as CSV in the layout of their file plus a column of reasons; returns their number.
+    """Write rejected records, also those that were parked first, in the layout of their file plus a column of reasons.
+    Returns their number.
 
     Every cell is quoted, and one that a spreadsheet would compute gets a leading apostrophe; an import of this very
     export takes reasons and apostrophes back.
@@ -90,7 +91,8 @@ def export_rejects(
     for record in records(connection, batch.seqno, [Outcome.REJECTED]):
         cells = [neutral(cell) for cell in record["raw"] or ()]
         cells += [""] * (width - len(cells))
-        messages = " ".join(reason["message"] for reason in record["reasons"])
+        reasons = record["parked"]["reasons"] if record["parked"] else record["reasons"]
+        messages = " ".join(reason["message"] for reason in reasons)
         writer.writerow([*cells, f"{REASON_MARK}{messages}"])
         count += 1
     return count

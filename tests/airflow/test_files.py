@@ -92,7 +92,8 @@ print(json.dumps({{
     assert found["errors"] == []
     assert found["dags"] == {
         path.stem: [False, "UTC", {
-            "sense": ["import_batch.close", "import_batch.load", "import_batch.validate"],
+            "sense": ["import_batch.close", "import_batch.load", "import_batch.validate", "replay"],
+            "replay": [],
             "import_batch.validate": ["import_batch.load"],
             "import_batch.load": ["import_batch.close"],
             "import_batch.close": [],

@@ -37,8 +37,7 @@ def apply(submit: Submit, work: Work, became: Became, settings: Settings, connec
     change(settings, "  max_rejected_share: 0.5\n", "")
 
     def apply(lines: str) -> list[tuple[Any, ...]]:
-        text = "".join(line.strip().replace(" ", ";") + ";;\n" for line in lines.strip().splitlines())
-        batch = work(submit(text, "result_codes"))
+        batch = work(submit(file(lines), "result_codes"))
         assert batch.succeeded, batch.error_message
         assert [check for check in ledger.check(connection) if check["violations"]] == []
         return [told[1:] for told in became(batch.seqno)]
@@ -52,16 +51,18 @@ def test_a_status_moves_its_contract_and_enters_the_history(apply: Apply, connec
     assert history(connection, "F1") == [("2026-01-01", "10", "initial"), ("2026-02-02", "20", "import")]
 
 
-def test_an_unknown_contract_is_rejected(apply: Apply) -> None:
+def test_rule_1_an_unknown_contract_is_rejected(apply: Apply) -> None:
     assert apply("F9 02-02-2026 20\nF1 02-02-2026 20") == [("rejected", "unknown_contract"), ("updated",)]
 
 
-def test_an_unknown_contract_is_ignored_where_the_template_says_so(apply: Apply, settings: Settings) -> None:
+def test_rule_1_an_unknown_contract_is_ignored_where_the_template_says_so(
+    apply: Apply, settings: Settings
+) -> None:
     change(settings, "unknown_contract: reject", "unknown_contract: ignore")
     assert apply("F9 02-02-2026 20") == [("ignored", "unknown_contract")]
 
 
-def test_a_contract_of_another_domain_is_unknown(apply: Apply, connection: Connection) -> None:
+def test_rule_1_a_contract_of_another_domain_is_unknown(apply: Apply, connection: Connection) -> None:
     other = {
         "code": "OTHER",
         "name": "Another",
@@ -71,17 +72,38 @@ def test_a_contract_of_another_domain_is_unknown(apply: Apply, connection: Conne
     assert apply("G1 02-02-2026 20") == [("rejected", "unknown_contract")]
 
 
-def test_an_unknown_code_is_ignored(apply: Apply, connection: Connection) -> None:
+def test_rule_2_an_unknown_code_is_ignored(apply: Apply, connection: Connection) -> None:
     assert apply("F1 02-02-2026 99") == [("ignored", "unknown_status")]
     assert current(connection, "F1") == ("10", "2026-01-01")
 
 
-def test_an_unknown_code_is_rejected_where_the_template_says_so(apply: Apply, settings: Settings) -> None:
+def test_rule_2_an_unknown_code_is_rejected_where_the_template_says_so(
+    apply: Apply, settings: Settings
+) -> None:
     change(settings, "unknown_status: ignore", "unknown_status: reject")
     assert apply("F1 02-02-2026 99") == [("rejected", "unknown_status")]
 
 
-def test_a_definitive_status_is_not_overwritten(apply: Apply, connection: Connection) -> None:
+def test_rule_2_a_retired_code_is_unknown_to_new_records(
+    apply: Apply, connection: Connection, submit: Submit, work: Work
+) -> None:
+    apply("F1 02-02-2026 30")
+    with transaction(connection) as cursor:
+        cursor.execute("UPDATE contract_status SET retired = true WHERE code = '30'")
+    batch = work(submit(file("F1 02-02-2026 30\nF2 02-02-2026 30"), "result_codes"))
+    told = [(r["outcome"], r["reasons"][0]["message"]) for r in ledger.records(connection, batch.seqno)]
+    assert told == [("ignored", 'The result code "30" of domain DEMO is retired.')] * 2
+    assert current(connection, "F1") == ("30", "2026-02-02")
+
+
+def test_a_record_names_all_that_is_unknown_and_its_date_and_the_first_rule_decides(apply: Apply) -> None:
+    everything = ("unknown_contract", "unknown_status", "future_date")
+    assert apply("F9 31-12-2099 99\nF1 31-12-2099 99\nF9 02-02-2026 99") == [
+        ("rejected", *everything), ("ignored", *everything[1:]), ("rejected", *everything[:2]),
+    ]  # fmt: skip
+
+
+def test_rule_3_a_definitive_status_is_never_overwritten(apply: Apply, connection: Connection) -> None:
     assert apply("F1 02-02-2026 90") == [("updated",)]
     refused = ("rejected", "definitive_status")
     assert apply("F1 03-02-2026 20\nF1 04-02-2026 90\nF1 02-02-2026 30") == [refused, refused, refused]
@@ -89,7 +111,7 @@ def test_a_definitive_status_is_not_overwritten(apply: Apply, connection: Connec
     assert len(history(connection, "F1")) == 2
 
 
-def test_a_definitive_status_holds_against_later_records_of_its_own_file(
+def test_rule_3_a_definitive_status_holds_against_later_records_of_its_own_file(
     apply: Apply, connection: Connection
 ) -> None:
     told = apply("F1 03-02-2026 20\nF1 02-02-2026 90\nF1 01-02-2026 30")
@@ -97,7 +119,35 @@ def test_a_definitive_status_holds_against_later_records_of_its_own_file(
     assert current(connection, "F1") == ("90", "2026-02-02")
 
 
-def test_a_status_older_than_the_stored_one_goes_to_history_only(
+def test_rule_3_the_reason_names_the_definitive_status_that_stands(
+    submit: Submit, work: Work, connection: Connection
+) -> None:
+    lines = "F1 02-02-2026 90\nF1 03-02-2026 20\nF1 04-02-2026 30\nF2 01-02-2026 20\nF2 02-02-2026 90\nF2 03-02-2026 30"
+    batch = work(submit(file(lines), "result_codes"))
+    work(submit(file("F1 05-02-2026 10"), "result_codes"))
+    refused = [
+        r["reasons"][0]["message"]
+        for seqno in (batch.seqno, batch.seqno + 1)
+        for r in ledger.records(connection, seqno, ["rejected"])
+    ]
+    sentence = 'Contract "{}" is at the definitive status "90", which cannot be overwritten.'
+    assert refused == [sentence.format(form_id) for form_id in ("F1", "F1", "F2", "F1")]
+
+
+def test_rule_3_a_repeat_of_what_is_refused_is_refused(apply: Apply, connection: Connection) -> None:
+    """The contract does not say so: it cannot be unchanged. A repeat of the definitive status itself is."""
+    told = apply(
+        "F1 02-02-2026 90\nF1 03-02-2026 20\nF1 02-02-2026 90\nF1 03-02-2026 20\nF1 02-02-2026 30\nF1 02-02-2026 30"
+    )
+    refused = ("rejected", "definitive_status")
+    assert told == [("updated",), refused, ("unchanged",), refused, refused, refused]
+    told = apply("F2 02-02-2026 20\nF2 02-02-2026 90\nF2 02-02-2026 20")
+    assert told == [("updated",), ("updated",), ("unchanged",)]
+    warned = [len(r["warnings"] or ()) for r in ledger.records(connection, 1)]
+    assert warned == [0, 0, 1, 1, 0, 1]
+
+
+def test_rule_4_a_status_older_than_the_stored_one_goes_to_history_only(
     apply: Apply, connection: Connection
 ) -> None:
     apply("F1 02-02-2026 20")
@@ -106,20 +156,32 @@ def test_a_status_older_than_the_stored_one_goes_to_history_only(
     assert [code for _, code, _ in history(connection, "F1")] == ["10", "30", "20"]
 
 
-def test_a_late_status_is_filled_in_below_a_definitive_one(apply: Apply, connection: Connection) -> None:
+def test_rule_4_a_late_status_is_filled_in_below_a_definitive_one(
+    apply: Apply, connection: Connection
+) -> None:
     apply("F1 02-02-2026 90")
     assert apply("F1 01-02-2026 30") == [("historic",)]
     assert current(connection, "F1") == ("90", "2026-02-02")
 
 
-def test_a_late_definitive_status_overwrites_nothing(apply: Apply, connection: Connection) -> None:
+def test_rule_4_a_late_definitive_status_overwrites_nothing(apply: Apply, connection: Connection) -> None:
     apply("F1 02-02-2026 20")
     assert apply("F1 01-02-2026 90") == [("historic",)]
     assert apply("F1 03-02-2026 30") == [("updated",)]
     assert current(connection, "F1") == ("30", "2026-02-03")
 
 
-def test_a_date_in_the_future_is_rejected_and_today_is_not(apply: Apply, connection: Connection) -> None:
+def test_rule_4_a_late_definitive_status_of_the_same_file_as_a_new_one_overwrites_nothing(
+    apply: Apply, connection: Connection
+) -> None:
+    apply("F1 02-02-2026 20")
+    assert apply("F1 01-02-2026 90\nF1 03-02-2026 30") == [("historic",), ("updated",)]
+    assert current(connection, "F1") == ("30", "2026-02-03")
+
+
+def test_rule_5_a_date_in_the_future_is_rejected_and_today_is_not(
+    apply: Apply, connection: Connection
+) -> None:
     with transaction(connection) as cursor:
         (days,) = rows(cursor, "SELECT to_char(current_date, 'DD-MM-YYYY') AS today, "
                                "to_char(current_date + 1, 'DD-MM-YYYY') AS tomorrow")  # fmt: skip
@@ -127,12 +189,14 @@ def test_a_date_in_the_future_is_rejected_and_today_is_not(apply: Apply, connect
     assert told == [("rejected", "future_date"), ("updated",)]
 
 
-def test_a_date_in_the_future_is_taken_where_the_template_says_so(apply: Apply, settings: Settings) -> None:
+def test_rule_5_a_date_in_the_future_is_taken_where_the_template_says_so(
+    apply: Apply, settings: Settings
+) -> None:
     change(settings, "future_dates: reject", "future_dates: allow")
     assert apply("F1 31-12-2099 20") == [("updated",)]
 
 
-def test_what_the_history_has_already_is_unchanged(apply: Apply, connection: Connection) -> None:
+def test_rule_6_what_the_history_has_already_is_unchanged(apply: Apply, connection: Connection) -> None:
     apply("F1 02-02-2026 20\nF1 03-02-2026 30")
     before = versions(connection)
     assert apply("F1 02-02-2026 20\nF1 03-02-2026 30\nF2 01-01-2026 10") == [("unchanged",)] * 3
@@ -140,7 +204,13 @@ def test_what_the_history_has_already_is_unchanged(apply: Apply, connection: Con
     assert len(history(connection, "F1")) == 3
 
 
-def test_records_of_a_file_are_applied_in_the_order_of_their_dates(
+def test_rule_6_holds_for_what_is_definitive_and_for_what_came_late(apply: Apply) -> None:
+    apply("F1 03-02-2026 90")
+    apply("F1 02-02-2026 20")
+    assert apply("F1 03-02-2026 90\nF1 02-02-2026 20\nF1 02-02-2026 20") == [("unchanged",)] * 3
+
+
+def test_rule_7_records_of_a_file_are_applied_in_the_order_of_their_dates(
     apply: Apply, connection: Connection
 ) -> None:
     told = apply("F1 04-02-2026 30\nF2 02-02-2026 20\nF1 02-02-2026 20\nF1 03-02-2026 10")
@@ -149,12 +219,14 @@ def test_records_of_a_file_are_applied_in_the_order_of_their_dates(
     assert [code for _, code, _ in history(connection, "F1")] == ["10", "20", "10", "30"]
 
 
-def test_of_two_records_of_one_date_the_later_record_is_current(apply: Apply, connection: Connection) -> None:
+def test_rule_7_of_two_records_of_one_date_the_later_record_is_current(
+    apply: Apply, connection: Connection
+) -> None:
     assert apply("F1 02-02-2026 30\nF1 02-02-2026 20") == [("updated",), ("updated",)]
     assert current(connection, "F1") == ("20", "2026-02-02")
 
 
-def test_an_exact_repeat_in_a_file_is_unchanged_with_a_warning(
+def test_rule_7_an_exact_repeat_in_a_file_is_unchanged_with_a_warning(
     submit: Submit, work: Work, connection: Connection
 ) -> None:
     batch = work(submit("F1;02-02-2026;20;;\nF2;02-02-2026;20;;\nF1;02-02-2026;20;x;y\n", "result_codes"))
@@ -165,13 +237,45 @@ def test_an_exact_repeat_in_a_file_is_unchanged_with_a_warning(
     assert found == [("updated", []), ("updated", []), ("unchanged", ["duplicate_in_file"])]
 
 
-def test_a_later_batch_wins_on_the_same_date(apply: Apply, connection: Connection) -> None:
+def test_rule_7_a_repeat_is_warned_of_whatever_became_of_the_first(
+    apply: Apply, connection: Connection
+) -> None:
+    apply("F1 03-02-2026 30")
+    told = apply("\n".join(2 * ["F1 03-02-2026 30", "F1 02-02-2026 20", "F9 03-02-2026 30"]))
+    unknown = ("rejected", "unknown_contract")
+    assert told == [("unchanged",), ("historic",), unknown, ("unchanged",), ("unchanged",), unknown]
+    warned = [[w["rule"] for w in r["warnings"] or ()] for r in ledger.records(connection, 2)]
+    assert warned == [[]] * 3 + [["duplicate_in_file"]] * 3
+
+
+def test_rule_8_a_later_batch_wins_on_the_same_date(apply: Apply, connection: Connection) -> None:
     apply("F1 02-02-2026 30")
     assert apply("F1 02-02-2026 20") == [("updated",)]
     assert current(connection, "F1") == ("20", "2026-02-02")
 
 
-def test_every_entry_of_the_history_names_the_status_before_it(apply: Apply, connection: Connection) -> None:
+def test_rule_8_an_earlier_batch_that_is_worked_later_does_not_win_on_the_same_date(
+    submit: Submit, work: Work, became: Became, connection: Connection
+) -> None:
+    first = submit(file("F1 02-02-2026 30\nF2 02-02-2026 30\nF3 03-02-2026 30"), "result_codes")
+    second = submit(file("F1 02-02-2026 20\nF2 02-02-2026 90\nF3 02-02-2026 20"), "result_codes")
+    assert [outcome for _, outcome in became(work(second).seqno)] == ["updated"] * 3
+    assert [outcome for _, outcome in became(work(first).seqno)] == ["historic", "historic", "updated"]
+    assert [current(connection, form_id)[0] for form_id in ("F1", "F2", "F3")] == ["20", "90", "30"]
+    assert [code for _, code, _ in history(connection, "F1")] == ["10", "30", "20"]
+
+
+def test_rule_8_what_came_without_a_batch_is_before_the_imports_of_its_date(
+    apply: Apply, connection: Connection
+) -> None:
+    assert apply("F1 01-01-2026 20") == [("updated",)]
+    assert history(connection, "F1") == [("2026-01-01", "10", "initial"), ("2026-01-01", "20", "import")]
+    assert current(connection, "F1") == ("20", "2026-01-01")
+
+
+def test_rule_8_every_entry_of_the_history_names_the_status_before_it(
+    apply: Apply, connection: Connection
+) -> None:
     apply("F1 03-02-2026 30\nF1 02-02-2026 20")
     apply("F1 15-01-2026 30")
     with transaction(connection) as cursor:
@@ -268,6 +372,10 @@ def test_the_result_does_not_depend_on_the_size_of_chunks(size: int, settings: S
         ("updated",), ("updated",), ("updated",), ("unchanged",), ("rejected", "future_date"), ("updated",), ("updated",),
     ]  # fmt: skip
     assert [current(connection, form_id)[0] for form_id in ("F1", "F2", "F3")] == ["90", "30", "20"]
+
+
+def file(lines: str) -> str:
+    return "".join(line.strip().replace(" ", ";") + ";;\n" for line in lines.strip().splitlines())
 
 
 def change(settings: Settings, old: str, new: str) -> None:

@@ -103,11 +103,12 @@ def test_a_batch_is_never_deleted(connection: Connection, submit: Submit, work: 
     assert refusal.value.constraint == "import_batch_kept"
 
 
-def test_a_reject_without_a_reason_is_refused(connection: Connection, submit: Submit) -> None:
+@pytest.mark.parametrize("reasons", ["'[]'", "NULL"])
+def test_a_reject_without_a_reason_is_refused(connection: Connection, submit: Submit, reasons: str) -> None:
     with pytest.raises(RecordRefused) as refusal:
         run(
             connection,
-            "INSERT INTO import_record (seqno, record_no, outcome, reasons) VALUES (1, 1, 'rejected', '[]')",
+            f"INSERT INTO import_record (seqno, record_no, outcome, reasons) VALUES (1, 1, 'rejected', {reasons})",
         )
     assert refusal.value.constraint == "import_record_reject_explained"
 
@@ -134,6 +135,8 @@ BROKEN = {
                                SELECT contract_id, status_id, '2026-01-15', cause, seqno, record_no
                                FROM status_history WHERE seqno = 1 AND record_no = 1""",
     "current_status_is_last": "UPDATE contract SET date_result = '2026-01-31' WHERE form_id = 'F1'",
+    "parked_as_the_ledger_says": """INSERT INTO parked_record (seqno, record_no, kind, domain_id, match_key, fields, waits_for, key)
+                                    SELECT 1, 1, kind, domain_id, 'F1', '{}', 'status', '20' FROM import_batch WHERE seqno = 1""",
     "contact_targets_exist": "DELETE FROM contact WHERE external_id = 'K1'",
     "contract_targets_exist": "UPDATE import_record SET target_id = 0 WHERE seqno = 3",
     "contact_of_domain": """UPDATE contract SET contact_id = (SELECT min(contact_id) FROM contact),

@@ -16,7 +16,8 @@ from airflow.sdk import Connection as AirflowConnection
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
 
-from rowledger import batches, db, pipeline, timers
+from rowledger import batches, db, parked, pipeline, timers
+from rowledger import replay as replays
 from rowledger.db import Connection
 from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
 from rowledger.model import Batch
@@ -30,16 +31,33 @@ Step = Callable[[pipeline.Worker, int], Batch]
 
 
 def sense(kind: str) -> list[int]:
-    """Reserve the batches this run will work off, the oldest first; the task ends skipped when there are none."""
+    """Reserve the batches this run will work off, the oldest first.
+
+    The task ends skipped, and with it all that follows, when there are none and no parked record can be replayed.
+    """
     run_id = get_current_context()["run_id"]
     with _task_states(), _worker() as worker:
         settings = worker.settings
         limit, lease = settings.batches_per_run, settings.lease_seconds
         seqnos = batches.reserve(worker.connection, kind, run_id, limit, lease)
-    if not seqnos:
+        due = parked.anything_due(worker.connection, kind)
+    if not seqnos and not due:
         raise AirflowSkipException(f"No import batch of the kind {kind} is waiting.")
-    log.info("Import batches of this run: %s", ", ".join(f"#{seqno}" for seqno in seqnos))
+    log.info("Import batches of this run: %s", ", ".join(f"#{seqno}" for seqno in seqnos) or "none")
     return seqnos
+
+
+def replay(kind: str) -> None:
+    """Apply the parked records whose code or contract exists by now; the task ends skipped when there are none."""
+    with _task_states(), _worker() as worker:
+        done = replays.replay(worker, kind)
+        for seqno, outcomes in done.items():
+            label = batches.get(worker.connection, seqno).label
+            log.info("Import batch %s: %s", label, replays.in_words(outcomes))
+    if not done:
+        raise AirflowSkipException(
+            f"No parked record of the kind {kind} waits for something that exists by now."
+        )
 
 
 def validate(seqno: int) -> None:

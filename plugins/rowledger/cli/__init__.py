@@ -10,7 +10,7 @@ import os
 import sys
 
 # Importing a module adds its commands; the help lists them in this order.
-from rowledger.cli import imports, templates, reference, administration  # noqa: F401 # isort: skip
+from rowledger.cli import imports, dry_run, parked, contracts, contacts, templates, reference, administration  # noqa: F401 # isort: skip
 from rowledger.cli.terminal import app, complain
 from rowledger.errors import RowledgerError
 

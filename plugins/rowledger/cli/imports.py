@@ -7,6 +7,7 @@ import csv
 import getpass
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -15,11 +16,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from rowledger import batches, ledger, loading, pipeline, templates, uploads
+from rowledger import batches, ledger, parked, pipeline, replay, templates, uploads
 from rowledger.cli.terminal import (
     AsJson,
     AsJsonLines,
+    DomainOption,
+    KindOption,
+    OriginOption,
     Seqno,
+    SubscriptionOption,
+    TemplateOption,
     app,
     check_box,
     complain,
@@ -30,8 +36,10 @@ from rowledger.cli.terminal import (
     log_to_terminal,
     new_table,
     out,
+    outcomes_in_words,
     plain,
     print_json,
+    reason_table,
 )
 from rowledger.errors import DuplicateUpload, FileError, RowledgerError, SetupError, UnknownCode
 from rowledger.model import Batch, BatchStatus, Outcome
@@ -45,20 +53,11 @@ def submit(
     files: Annotated[
         list[Path], typer.Argument(help="CSV files, or directories of them.", exists=True, metavar="FILES...")
     ],
-    kind: Annotated[
-        str, typer.Option(help=f"The import kind: {' or '.join(sorted(loading.kinds()))}.", metavar="KIND")
-    ],
-    domain: Annotated[str, typer.Option(help="The code of the domain.", metavar="CODE")],
-    template: Annotated[
-        str, typer.Option(help="The name of an import template of that kind.", metavar="NAME")
-    ],
-    origin: Annotated[
-        list[str] | None, typer.Option(help="An origin for every contact; repeat for more.", metavar="CODE")
-    ] = None,
-    subscription: Annotated[
-        list[str] | None,
-        typer.Option(help="A list to opt every contact in to; repeat for more.", metavar="LIST_ID"),
-    ] = None,
+    kind: KindOption,
+    domain: DomainOption,
+    template: TemplateOption,
+    origin: OriginOption = None,
+    subscription: SubscriptionOption = None,
     again: Annotated[
         bool, typer.Option("--again", help="Take a file that was uploaded before once more.")
     ] = False,
@@ -101,7 +100,10 @@ def work(
     all_waiting: Annotated[bool, typer.Option("--all-waiting", help="Work off every waiting batch.")] = False,
     as_json: AsJsonLines = False,
 ) -> None:
-    """Validate, load and close a batch in this process, through the functions the DAG's tasks use."""
+    """Validate, load and close a batch in this process, through the functions the DAG's tasks use.
+
+    With --all-waiting, parked records are replayed too.
+    """
     if (seqno is None) == (not all_waiting):
         raise UnknownCode("Name one import batch seqno, or say --all-waiting.")
     log_to_terminal(quiet=as_json)
@@ -121,6 +123,9 @@ def work(
                     complain(error)
             batch = batches.get(connection, number)
             print_json(batch.as_dict(), indent=None) if as_json else _print_batch(batch)
+        if all_waiting:
+            for number, outcomes in replay.replay(worker).items():
+                tell_replayed(batches.get(connection, number), outcomes, as_json)
     raise typer.Exit(failed)
 
 
@@ -199,18 +204,18 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
         reasons = ledger.common_reasons(
             connection, seqno, [Outcome.REJECTED, Outcome.IGNORED, Outcome.PARKED], 20
         )
+        replayed = parked.became(connection, seqno)
     if as_json:
-        print_json(batch.as_dict() | {"reasons": reasons, "events": events, "children": children})
+        more = {"reasons": reasons, "events": events, "children": children, "replayed": replayed}
+        print_json(batch.as_dict() | more)
         return
     _print_batch(batch)
+    if replayed:
+        out.print(_parked_in_words(replayed))
     if reasons:
         out.print("\nWhy records were not loaded:")
-        table = new_table("Records", "Rule", "Column", "First record", "For example", names=("Rule",))
-        for reason in reasons:
-            table.add_row(f"{reason['records']:,}", reason["rule"], plain(reason["column"] or ""),
-                          str(reason["first_record"]), plain(reason["example"]))  # fmt: skip
-        out.print(table)
-    if batch.processed and batch.counts[Outcome.REJECTED]:
+        out.print(reason_table(reasons))
+    if batch.processed and (batch.counts[Outcome.REJECTED] or replayed.get(Outcome.REJECTED)):
         out.print(f"To mend the rejected records: rowledger rejects {seqno} > mend.csv")
     for event in events:
         told = event["detail"] in (None, batch.error_message)  # the reason of a failure stands above
@@ -273,7 +278,7 @@ def batch_table(found: Iterable[Batch]) -> Table:
         count = "" if b.records_in_file is None else f"{b.records_in_file:,}"
         # The first sentence tells what was wrong; show has the rest.
         fault = (b.error_message or "").split(". ")[0].removesuffix(".")
-        became = f"[red]{plain(fault)}[/red]" if b.failed else _outcomes(b)
+        became = f"[red]{plain(fault)}[/red]" if b.failed else outcomes_in_words(b)
         table.add_row(str(b.seqno), plain(b.file_name), status, completed, processed, count, became)
     return table
 
@@ -295,11 +300,26 @@ def _print_batch(batch: Batch) -> None:
     for warning in batch.warnings:
         out.print(f"[yellow]{plain(warning['message'] or '')}[/yellow]")
     if batch.records_in_file is not None:
-        out.print(f"{batch.records_in_file:,} records: {_outcomes(batch) or 'none has an outcome yet'}")
+        out.print(
+            f"{batch.records_in_file:,} records: {outcomes_in_words(batch) or 'none has an outcome yet'}"
+        )
 
 
-def _outcomes(batch: Batch) -> str:
-    return ", ".join(f"{count:,} {outcome}" for outcome, count in batch.counts.items() if count)
+def tell_replayed(batch: Batch, outcomes: Counter[str], as_json: bool) -> None:
+    """Print what became of a batch's parked records."""
+    if as_json:
+        print_json({"seqno": batch.seqno, "replayed": dict(outcomes)}, indent=None)
+    else:
+        out.print(f"Import batch {plain(batch.label)}: {replay.in_words(outcomes)}")
+
+
+def _parked_in_words(became: dict[str, int]) -> str:
+    """What became of the records that the ledger calls parked."""
+    replayed = Counter(became)
+    waiting = replayed.pop(Outcome.PARKED, 0)
+    told = [f"{waiting:,} still wait{'s' * (waiting == 1)} (see: rowledger parked)."] if waiting else []
+    told += [replay.in_words(replayed)] if replayed else []
+    return f"Of the parked: {' '.join(told)}"
 
 
 def _print_records(found: Iterable[dict[str, Any]]) -> None:
@@ -309,13 +329,22 @@ def _print_records(found: Iterable[dict[str, Any]]) -> None:
         reasons = [*(one["reasons"] or ()), *(one["warnings"] or ())]
         why = " ".join(f"{r['rule']}: {plain(r['message'])}" for r in reasons)
         out.print(f"{one['record_no']:>9,}  {one['outcome']:<11}  {why}".rstrip())
+        if one["parked"] and one["parked"]["replayed_at"]:
+            _print_replay(one["parked"])
     if one is None:
         err.print("There are no such records.")
 
 
+def _print_replay(replayed: dict[str, Any]) -> None:
+    """What became of a parked record, under its line."""
+    why = " ".join(f"{r['rule']}: {plain(r['message'])}" for r in replayed["reasons"] or ())
+    when = f"replayed {replayed['replayed_at'][:16].replace('T', ' ')}"
+    out.print(f"{'':>9}  {replayed['outcome']:<11}  {f'{when}: {why}' if why else when}")
+
+
 def _print_records_csv(found: Iterable[dict[str, Any]]) -> None:
     writer = csv.writer(sys.stdout, quoting=csv.QUOTE_ALL)
-    writer.writerow(["record", "outcome", "rules", "reasons", "warnings", "cells"])
+    writer.writerow(["record", "outcome", "rules", "reasons", "warnings", "cells", "replayed"])
     for one in found:
         reasons, warnings = one["reasons"] or (), one["warnings"] or ()
         writer.writerow([
@@ -323,6 +352,7 @@ def _print_records_csv(found: Iterable[dict[str, Any]]) -> None:
             ledger.neutral(" ".join(reason["message"] for reason in reasons)),
             ledger.neutral(" ".join(warning["message"] for warning in warnings)),
             json.dumps(one["raw"], ensure_ascii=False) if one["raw"] is not None else "",
+            one["parked"]["outcome"] if one["parked"] and one["parked"]["replayed_at"] else "",
         ])  # fmt: skip
 
 

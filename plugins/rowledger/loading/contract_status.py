@@ -28,6 +28,7 @@ KIND = Kind(
     match_keys=("form_id",),
     policies=("unknown_contract", "unknown_status", "future_dates", "max_rejected_share"),
 )
+CHANGES = queries("contract_status")["changes"]
 
 
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
@@ -39,7 +40,7 @@ def merge(
 ) -> Counter[str]:
     """Enter the chunk's statuses in the history, move the current statuses, write the ledger."""
     chunk = sql.SQL(_SQL["from_staging"]).format(staging=staging.table(batch))
-    written = sql.SQL(_SQL["to_ledger"])
+    written: sql.Composable = sql.SQL(_SQL["to_ledger"])
     if "park" in (template.policies.unknown_contract, template.policies.unknown_status):
         written = sql.SQL(",\n").join([written, sql.SQL(_SQL["park"])])
     return _merge(cursor, batch, template, after, upto, chunk, written)

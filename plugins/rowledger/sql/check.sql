@@ -49,9 +49,12 @@ FROM import_batch JOIN import_record USING (seqno)
 WHERE processed AND outcome IN ('rejected', 'ignored', 'parked') AND raw IS NULL
 
 -- name: one_history_entry_per_change
--- Every record that changed or entered a contract's status has exactly one history entry, and every entry such a record.
+-- Every record that entered a status, at once or replayed, has exactly one history entry, and every entry such a record.
 SELECT coalesce('batch ' || r.seqno || ' record ' || r.record_no, 'history ' || h.history_id)
 FROM (SELECT seqno, record_no, target_id FROM import_record JOIN import_batch USING (seqno)
+      WHERE kind = 'contract_status' AND outcome IN ('created', 'updated', 'historic')
+      UNION ALL
+      SELECT seqno, record_no, target_id FROM parked_record
       WHERE kind = 'contract_status' AND outcome IN ('created', 'updated', 'historic')) AS r
 FULL JOIN (SELECT history_id, seqno, record_no, contract_id FROM status_history WHERE cause = 'import') AS h
   ON h.seqno = r.seqno AND h.record_no = r.record_no AND h.contract_id = r.target_id
@@ -72,6 +75,14 @@ FROM contract
 LEFT JOIN (SELECT * FROM status_chain WHERE is_current) AS last USING (contract_id)
 WHERE (contract.status_id, contract.date_result, contract.seqno, contract.record_no)
       IS DISTINCT FROM (last.status_id, last.date_result, last.seqno, last.record_no)
+
+-- name: parked_as_the_ledger_says
+-- Every record that the ledger calls parked can be replayed or was, and no other.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM (SELECT seqno, record_no FROM import_record WHERE outcome = 'parked') AS told
+FULL JOIN (SELECT seqno, record_no, kind, domain_id FROM parked_record) AS p USING (seqno, record_no)
+LEFT JOIN import_batch AS b USING (seqno)
+WHERE told.seqno IS NULL OR p.seqno IS NULL OR (p.kind, p.domain_id) IS DISTINCT FROM (b.kind, b.domain_id)
 
 -- name: initial_comes_first
 -- A contract's initial status is the first entry that was made in its history.

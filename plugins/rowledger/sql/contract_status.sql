@@ -176,7 +176,7 @@ written AS (
 
 -- name: changes
 -- What the records of a chunk changed: the entry before theirs in the history, and theirs.
-SELECT record_no, jsonb_build_object('status', previous.code) AS before,
+SELECT r.record_no, form_id AS about, jsonb_build_object('status', previous.code) AS before,
        jsonb_build_object('status', status.code, 'date_result', entry.date_result) AS after
 FROM {staging} AS staged
 JOIN import_record AS r USING (record_no)

@@ -10,9 +10,14 @@ WITH missing AS (
 INSERT INTO import_record (seqno, record_no, outcome) SELECT %(seqno)s, record_no, 'unprocessed' FROM missing
 
 -- name: records
-SELECT record_no, outcome, target_id, reasons, warnings, raw, recorded_at
-FROM import_record
-WHERE seqno = %(seqno)s AND (%(outcomes)s::text[] IS NULL OR outcome = ANY(%(outcomes)s))
+-- A parked record also tells what it waits for, or what became of it; it is found by that outcome too.
+SELECT r.record_no, r.outcome, r.target_id, r.reasons, r.warnings, r.raw, r.recorded_at,
+       CASE WHEN r.outcome = 'parked' THEN jsonb_build_object(
+           'waits_for', p.waits_for, 'key', p.key, 'outcome', p.outcome, 'target_id', p.target_id,
+           'reasons', p.reasons, 'replayed_at', p.replayed_at) END AS parked
+FROM import_record AS r LEFT JOIN parked_record AS p USING (seqno, record_no)
+WHERE seqno = %(seqno)s
+  AND (%(outcomes)s::text[] IS NULL OR r.outcome = ANY(%(outcomes)s) OR p.outcome = ANY(%(outcomes)s))
   AND (%(record_no)s::integer IS NULL OR record_no = %(record_no)s)
 ORDER BY record_no
 

@@ -1,0 +1,98 @@
+"""Parked records: what waits for what, and their replay by hand."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated, Any
+
+import typer
+
+from rowledger import batches, parked, pipeline, replay
+from rowledger.cli.imports import tell_replayed
+from rowledger.cli.terminal import (
+    AsJson,
+    AsJsonLines,
+    app,
+    database,
+    err,
+    known_kind,
+    log_to_terminal,
+    new_table,
+    out,
+    plain,
+    print_json,
+)
+from rowledger.settings import from_environment
+
+PANEL = "Imports"
+SHOWN_BATCHES = 5
+_WAITS_FOR = {"contract": "contract", "status": "result code"}
+
+OneKind = Annotated[str | None, typer.Option("--kind", help="Only this import kind.", metavar="KIND")]
+
+
+@app.command("parked", rich_help_panel=PANEL)
+def list_parked(
+    kind: OneKind = None,
+    domain: Annotated[str | None, typer.Option(help="Only this domain.", metavar="CODE")] = None,
+    limit: Annotated[
+        int, typer.Option(help="At most so many lines.", min=1, max=1000, metavar="NUMBER")
+    ] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List what parked records wait for, and how many, of which batches, since when."""
+    known_kind(kind)
+    with database(from_environment()) as connection:
+        found = parked.groups(connection, kind, domain, limit)
+    if as_json:
+        print_json([{k: v for k, v in group.items() if not k.startswith("all_")} for group in found])
+        return
+    if not found:
+        out.print("No record is parked.")
+        return
+    table = new_table(
+        "Records", "Domain", "Wait for", "Import batches", "Since", "First record", names=("Since",)
+    )
+    for group in found:
+        table.add_row(f"{group['records']:,}", plain(group["domain"]), _waits_for(group), _numbers(group["batches"]),
+                      f"{group['since']:%Y-%m-%d %H:%M}", f"#{group['first_seqno']}, record {group['first_record']:,}")  # fmt: skip
+    out.print(table)
+    _print_totals(found)
+
+
+def _waits_for(group: dict[str, Any]) -> str:
+    now = " [green](exists now)[/green]" if group["exists_now"] else ""
+    return f'{_WAITS_FOR[group["waits_for"]]} "{plain(group["key"])}"{now}'
+
+
+def _numbers(seqnos: list[int]) -> str:
+    more = len(seqnos) - SHOWN_BATCHES
+    return ", ".join(f"#{seqno}" for seqno in seqnos[:SHOWN_BATCHES]) + (
+        f" and {more:,} more" if more > 0 else ""
+    )
+
+
+def _print_totals(found: list[dict[str, Any]]) -> None:
+    hidden = found[0]["all_groups"] - len(found)
+    if hidden:
+        records = found[0]["all_records"] - sum(group["records"] for group in found)
+        out.print(f"{records:,} more wait for {hidden:,} other contracts or codes; see --limit.")
+    if any(group["exists_now"] for group in found):
+        out.print(
+            "The next run replays what waits for something that exists now; or at once: rowledger replay"
+        )
+
+
+@app.command("replay", rich_help_panel=PANEL)
+def replay_parked(kind: OneKind = None, as_json: AsJsonLines = False) -> None:
+    """Replay the parked records whose contract or code exists by now, as every run of a DAG does."""
+    known_kind(kind)
+    log_to_terminal(quiet=True)
+    settings = from_environment()
+    with database(settings) as connection:
+        worker = pipeline.Worker(connection, settings, getpass.getuser())
+        done = replay.replay(worker, kind)
+        for seqno, outcomes in done.items():
+            tell_replayed(batches.get(connection, seqno), outcomes, as_json)
+    if not done:
+        err.print("No parked record waits for something that exists by now.")
