@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Self
 
-from rowledger.db import Connection, Cursor, queries, row, transaction
+from rowledger.db import Connection, Cursor, queries, row, rows, transaction
 from rowledger.errors import UnknownCode
 
 _SQL = queries("contracts")
@@ -34,7 +34,7 @@ class StatusEntry:
     record_no: int | None
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> StatusEntry:
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
         return cls(**{field.name: row[field.name] for field in fields(cls)})
 
 
@@ -63,3 +63,56 @@ def status_as_of(
         asked = {"contract_id": contract_id(cursor, domain, form_id), "on": on, "known_at": known_at}
         found = row(cursor, _SQL["status_as_of"], asked)
         return StatusEntry.from_row(found) if found else None
+
+
+@dataclass(frozen=True)
+class HistoryEntry(StatusEntry):
+    """A status entry with the status before it in the chain, and the file it came from, if it came from one."""
+
+    previous_code: str | None
+    file_name: str | None
+    uploaded_by: str | None
+
+
+@dataclass(frozen=True)
+class Touch:
+    """A record of a file that registered or corrected a contract; ``before`` has what stood in the fields it changed."""
+
+    seqno: int
+    record_no: int
+    outcome: str
+    before: dict[str, Any] | None
+    recorded_at: datetime
+    file_name: str
+    uploaded_by: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A contract, its history in the order of the chain, and the records that wrote its register entry.
+
+    ``contact`` is the external id of its contact; a contract that came with the reference data has no ``touches``.
+    """
+
+    domain: str
+    form_id: str
+    sign_up_date: date
+    contact: str | None
+    contact_name: str | None
+    history: tuple[HistoryEntry, ...]
+    touches: tuple[Touch, ...]
+
+    @property
+    def current(self) -> HistoryEntry | None:
+        return self.history[-1] if self.history else None
+
+
+def profile(connection: Connection, domain: str, form_id: str) -> Contract:
+    """Everything we know of a contract. Raises UnknownCode."""
+    with transaction(connection) as cursor:
+        asked = {"contract_id": contract_id(cursor, domain, form_id)}
+        found = row(cursor, _SQL["profile"], asked)
+        assert found
+        history = tuple(HistoryEntry.from_row(r) for r in rows(cursor, _SQL["history"], asked))
+        touches = tuple(Touch(**r) for r in rows(cursor, _SQL["touches"], asked))
+    return Contract(**found, history=history, touches=touches)

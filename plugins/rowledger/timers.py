@@ -19,7 +19,6 @@ from rowledger.db import Connection, Cursor, queries, row, rows, stream, transac
 from rowledger.errors import UnknownCode
 
 _SQL = queries("timers")
-_KIND = "contract_status"  # whose batches write the same contracts
 _ALL = sql.SQL("(%(domain)s::text IS NULL OR domain.code = %(domain)s)")
 
 
@@ -76,7 +75,8 @@ def _give_chunk(
     if not found or found["contract_id"] is None:
         return None, []
     here |= {"upto": found["contract_id"], "day": upto}
-    cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (_KIND, domain["domain_id"]))
+    # No chunk of an import at the same time: it would judge by statuses that are not current any more.
+    cursor.execute(queries("loading")["lock"], {"kind": "contract_status", "domain_id": domain["domain_id"]})
     chunk = sql.SQL(_SQL["chunk"])
     cursor.execute(sql.SQL(_SQL["lock"]).format(chunk=chunk), here)
     which = sql.SQL("contract.contract_id IN ({})").format(chunk)
@@ -96,7 +96,7 @@ def _summed(given: list[Given]) -> list[Given]:
 def forecast(connection: Connection, days: int, domain: str | None = None) -> Generator[dict[str, Any]]:
     """What the timers will have given in so many days if nothing is imported, contract by contract; writes nothing.
 
-    Rows of domain, form_id, due, previous_code, code, description and historic (whether the current status stays), in
+    Rows of due, domain, form_id, previous_code, code, description and historic (whether the current status stays), in
     the order of their days; what is overdue comes first. Raises UnknownCode.
     """
     yield from _forecast(connection, "forecast", days, domain)
@@ -105,7 +105,7 @@ def forecast(connection: Connection, days: int, domain: str | None = None) -> Ge
 def forecast_by_day(
     connection: Connection, days: int, domain: str | None = None
 ) -> Generator[dict[str, Any]]:
-    """The same as numbers of contracts: rows of domain, due, code, description and contracts."""
+    """The same as numbers of contracts: rows of given_on, domain, code, description and contracts."""
     yield from _forecast(connection, "forecast_by_day", days, domain)
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -567,9 +568,141 @@ def test_every_command_has_a_help_that_tells_what_it_does(call: Call) -> None:
     told = call("--help")
     assert told.code == 0
     for command in ("submit", "work", "list", "show", "records", "rejects", "templates", "export-template", "suite",
-                    "check", "migrate", "load-reference", "reference"):  # fmt: skip
+                    "check", "migrate", "load-reference", "reference", "contract", "timers"):  # fmt: skip
         assert f"│ {command} " in told.out
         assert call(command, "--help").code == 0
+
+
+# Contracts ------------------------------------------------------------------------------------------------------
+
+
+def test_a_contract_is_shown_with_its_history_and_where_it_came_from(worked: Call, write: Write) -> None:
+    text = "Form ID;Sign-up date;Customer number\nF1;15-12-2025;K1\n"
+    worked(
+        "submit",
+        write(text, "register.csv"),
+        "--kind",
+        "contract",
+        "--domain",
+        "DEMO",
+        "--template",
+        "contracts",
+    )
+    assert worked("work", "4").code == 0
+    told = worked("contract", "F1", "--domain", "DEMO").out
+    assert told.startswith(
+        'Contract F1 of DEMO\nStatus 20 "Called" since 2026-02-02\nPhase NEW "New contracts"\n'
+    )
+    assert "Signed up 2025-12-15, contact K1 (Ångström)\nCorrected " in told
+    assert "by import batch 4, record 1 (register.csv, uploaded by " in told
+    assert "contact was empty, sign up date was 2026-01-01" in told
+    history = [line.split() for line in told.splitlines() if line.startswith(" 2026")]
+    assert history[0][:4] == ["2026-01-01", "10", "Signed", "initial"]
+    assert history[1][:9] == ["2026-02-02", "20", "Called", "10", "import", "batch", "2,", "record", "1"]
+    assert "Import batch 2: codes.csv, uploaded by " in told
+    found = worked("contract", "F1", "--domain", "DEMO", "--json").json
+    assert (found["contact"], found["current"]["code"], found["touches"][0]["seqno"]) == ("K1", "20", 4)
+    last = found["history"][-1]
+    assert (last["previous_code"], last["seqno"], last["record_no"], last["file_name"]) == (
+        "10",
+        2,
+        1,
+        "codes.csv",
+    )
+
+
+def test_a_definitive_churn_status_is_marked_and_none_is_said(
+    call: Call, write: Write, tmp_path: Path
+) -> None:
+    call("submit", write("F1;02-02-2026;90;;\n", "codes.csv"), *STATUSES)
+    assert call("work", "1").code == 0
+    assert (
+        'Status 90 "Churned" since 2026-02-02, definitive, churn\n'
+        in call("contract", "F1", "--domain", "DEMO").out
+    )
+    other = "domains:\n- {code: OTHER, name: O, contracts: [{form_id: G1, sign_up_date: 2026-01-01}]}\n"
+    (tmp_path / "other.yml").write_text(other)
+    call("load-reference", tmp_path / "other.yml")
+    assert call("contract", "G1", "--domain", "OTHER").out == (
+        "Contract G1 of OTHER\nIt has no status yet.\nSigned up 2026-01-01, no contact\n"
+    )
+
+
+def test_the_status_on_a_day_as_known_at_a_time_is_told_in_a_sentence(worked: Call) -> None:
+    of = ("contract", "F1", "--domain", "DEMO")
+    assert worked(*of, "--on", "2026-02-01").out.startswith(
+        'On 2026-02-01, contract "F1" had the status 10 "Signed" in phase NEW "New contracts", dated 2026-01-01, '
+        "as the initial status, recorded "
+    )
+    assert "dated 2026-02-02, by import batch 2, record 1, recorded " in worked(*of, "--on", "2026-02-02").out
+    assert worked(*of, "--on", "2025-12-31").out == 'On 2025-12-31, contract "F1" had no status.\n'
+    assert worked(*of, "--on", "2026-02-02", "--known-at", "2020-05-31").out == (
+        'On 2026-02-02, as we knew it on 2020-05-31, contract "F1" had no status.\n'
+    )
+    assert worked(*of, "--known-at", "2020-05-31T12:00").out == (
+        'As we knew it at 2020-05-31T12:00, contract "F1" had no status.\n'
+    )
+    told = worked(*of, "--on", "2026-02-02", "--known-at", "2099-01-01", "--json").json
+    assert (told["status"]["code"], told["known_at"]) == ("20", "2099-01-01 23:59:59.999999+00:00")
+    assert worked(*of, "--on", "2025-12-31", "--json").json["status"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["contract", "F9", "--domain", "DEMO"], 'There is no contract "F9" in domain DEMO.'),
+        (["contract", "F1", "--domain", "NONE"], 'There is no domain "NONE".'),
+        (["contract", "F1", "--domain", "DEMO", "--on", "1.2.2026"], '"1.2.2026" is not a date; write it as in 2026-05-31.'),
+        (["contract", "F1", "--domain", "DEMO", "--on", "2026-02-30"], '"2026-02-30" is not a date'),
+        (["contract", "F1", "--domain", "DEMO", "--known-at", "now"], '"now" is not a time; write it as in 2026-05-31 or'),
+        (["timers", "--next", "a week"], '"a week" is not a number of days; write it as in 7d.'),
+        (["timers", "--next", "-1d"], '"-1d" is not a number of days'),
+        (["timers", "--contracts"], "--contracts is for a forecast"),
+        (["timers", "--domain", "NONE"], 'There is no domain "NONE".'),
+        (["timers", "--domain", "NONE", "--next", "7d"], 'There is no domain "NONE".'),
+    ],
+)  # fmt: skip
+def test_a_wrong_question_about_contracts_is_answered_with_a_sentence(
+    arguments: list[str], sentence: str, call: Call
+) -> None:
+    told = call(*arguments)
+    assert (told.code, told.out) == (2, "")
+    assert told.err.startswith(sentence)
+
+
+def test_timers_are_forecast_and_given(call: Call, tmp_path: Path) -> None:
+    today = datetime.now(UTC).date()
+    contracts = "\n".join(
+        f"    - {{form_id: T{days}, sign_up_date: {today - timedelta(days)}}}" for days in (28, 31, 40)
+    )
+    (tmp_path / "timed.yml").write_text(f"""domains:
+- code: TIMED
+  name: Timed
+  phases: [{{code: NEW, description: New}}]
+  statuses:
+    - {{code: "10", phase: NEW, description: Signed, initial: true}}
+    - {{code: "35", phase: NEW, description: Confirmed, automatic_after_days: 30}}
+  contracts:
+{contracts}
+""")
+    call("load-reference", tmp_path / "timed.yml")
+    due = today + timedelta(2)
+    assert [line.split() for line in call("timers", "--next", "7d").out.splitlines()] == [
+        [str(today), "TIMED", "2", "×", "35", "Confirmed"], [str(due), "TIMED", "1", "×", "35", "Confirmed"],
+    ]  # fmt: skip
+    assert call("timers", "--next", "7d", "--contracts").out.endswith(
+        f"{due}  TIMED  T28: 10 → 35 Confirmed\n"
+    )
+    assert [one["contracts"] for one in call("timers", "--next", "7", "--json").lines] == [2, 1]
+    given = call("timers", "--domain", "TIMED", "--json").lines
+    assert given == [
+        {"domain": "TIMED", "code": "35", "description": "Confirmed", "contracts": 2, "current": 2}
+    ]
+    assert call("timers").out == "Nothing is due.\n"
+    assert call("timers", "--next", "1d").out == "Nothing falls due within 1 day.\n"
+    assert [one["form_id"] for one in call("timers", "--next", "2d", "--contracts", "--json").lines] == [
+        "T28"
+    ]
 
 
 # As a process of its own ---------------------------------------------------------------------------------------

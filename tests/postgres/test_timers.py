@@ -427,8 +427,10 @@ def test_a_forecast_says_what_the_run_of_that_day_gives_and_writes_nothing(
         ("B", 6, "45", "95", False), ("C", 7, "35", "45", False),
     ]  # fmt: skip
     assert here.histories() == before
-    by_day = {(f["due"], f["code"]): f["contracts"] for f in timers.forecast_by_day(connection, 7, here.code)}
-    assert by_day[today + timedelta(2), "35"] == 1
+    by_day = {
+        (f["given_on"], f["code"]): f["contracts"] for f in timers.forecast_by_day(connection, 7, here.code)
+    }
+    assert by_day[today, "35"] == by_day[today + timedelta(2), "35"] == 1
     with db.trial(connection):  # nobody gives a status before its day
         given = here.give(today + timedelta(7))
         assert list(timers.forecast(connection, 7, here.code)) == []

@@ -14,3 +14,27 @@ WHERE contract_id = %(contract_id)s
   AND (%(known_at)s::timestamptz IS NULL OR recorded_at <= %(known_at)s)
 ORDER BY date_result DESC, seqno DESC NULLS LAST, record_no DESC, history_id DESC
 LIMIT 1
+
+-- name: profile
+SELECT domain.code AS domain, form_id, sign_up_date, contact.external_id AS contact,
+       nullif(concat_ws(' ', first_name, last_name), '') AS contact_name
+FROM contract JOIN domain USING (domain_id) LEFT JOIN contact USING (contact_id)
+WHERE contract_id = %(contract_id)s
+
+-- name: history
+SELECT status.code, status.description, phase.code AS phase, phase.description AS phase_description,
+       status.definitive, status.churn, date_result, recorded_at, cause, seqno, record_no,
+       previous.code AS previous_code, file_name, uploaded_by
+FROM status_chain
+JOIN contract_status AS status USING (status_id)
+JOIN contract_phase AS phase USING (phase_id)
+LEFT JOIN contract_status AS previous ON previous.status_id = previous_status_id
+LEFT JOIN import_batch USING (seqno)
+WHERE contract_id = %(contract_id)s
+ORDER BY date_result, seqno NULLS FIRST, record_no NULLS FIRST, history_id
+
+-- name: touches
+SELECT seqno, record_no, outcome, before, recorded_at, file_name, uploaded_by
+FROM import_record JOIN import_batch USING (seqno)
+WHERE target_id = %(contract_id)s AND kind = 'contract' AND outcome IN ('created', 'updated')
+ORDER BY recorded_at, seqno, record_no

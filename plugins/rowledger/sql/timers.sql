@@ -99,8 +99,8 @@ GROUP BY code, description
 
 -- name: forecast
 -- What will be given, were nothing imported until then.
-SELECT domain.code AS domain, form_id, due, previous.code AS previous_code, given.code, given.description,
-       contract.date_result > due OR contract.date_result = due AND contract.seqno IS NOT NULL AS historic
+SELECT due, domain.code AS domain, form_id, previous.code AS previous_code, given.code, given.description,
+       coalesce(contract.date_result > due OR contract.date_result = due AND contract.seqno IS NOT NULL, false) AS historic
 FROM ({due}) AS due
 JOIN contract USING (domain_id, contract_id)
 JOIN domain USING (domain_id)
@@ -109,9 +109,11 @@ LEFT JOIN contract_status AS previous ON previous.status_id = previous_status_id
 ORDER BY due, domain.code, given.code, form_id
 
 -- name: forecast_by_day
-SELECT domain.code AS domain, due, given.code, given.description, count(*) AS contracts
+-- The same as numbers, by the day of the run that will give it: what is overdue is given by the next one.
+SELECT greatest(due, current_date) AS given_on, domain.code AS domain, given.code, given.description,
+       count(*) AS contracts
 FROM ({due}) AS due
 JOIN domain USING (domain_id)
 JOIN contract_status AS given ON given.status_id = due.status_id
-GROUP BY domain.code, due, given.code, given.description
-ORDER BY due, domain.code, given.code
+GROUP BY given_on, domain.code, given.code, given.description
+ORDER BY given_on, domain.code, given.code
