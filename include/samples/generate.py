@@ -80,6 +80,7 @@ def main(reference: Path, samples: Path) -> None:
     reference.write_text(DEMO + "".join(lines), encoding="utf-8")
     clean = clean_results()
     people = fair_contacts()
+    signed = clean_contracts()
     for name, content in {
         "result_codes_2025_05.csv": _csv(clean, ";"),
         "result_codes_2025_06.csv": dirty_results(clean).encode(),
@@ -90,6 +91,8 @@ def main(reference: Path, samples: Path) -> None:
         "call_centre_2025_07.csv": call_centre_results(),
         "result_codes_2025_07.csv": cut_off_results(),
         "travel_leads.csv": travel_leads(),
+        "contracts_2025_05.csv": _csv([CONTRACT_HEADER, *signed], ";"),
+        "contracts_2025_06.csv": dirty_contracts(signed).encode("utf-8-sig"),
     }.items():
         (samples / name).write_bytes(content)
 
@@ -214,6 +217,50 @@ def cut_off_results() -> bytes:
     chance = random.Random("cut off")
     rows = [result(chance, form_id, date(2025, 7, 14), "40") for form_id, _ in contracts()[:90]]
     return _csv(rows, ";") + 'F240091;14-07-2025;40;Ana Peña;"asked for a call back; the bell is br'.encode()
+
+
+# Contracts -----------------------------------------------------------------------------------------------------
+
+CONTRACT_HEADER = ["Form ID", "Sign-up date", "Customer number", "Remark"]
+
+
+def clean_contracts() -> list[Row]:
+    """A spring's new contracts; two thirds name their contact, from the spring fair."""
+    chance = random.Random("clean contracts")
+    return [signed(chance, f"F{250001 + i}", date(2025, 4, 1) + timedelta(i // 5)) for i in range(300)]
+
+
+def signed(chance: random.Random, form_id: str, day: date) -> Row:
+    customer = f"K{chance.randrange(10001, 10801)}" if chance.random() < 0.67 else ""
+    return [form_id, f"{day:%d-%m-%Y}", customer, chance.choice(REMARKS)]
+
+
+def dirty_contracts(known: list[Row]) -> str:
+    """Next month's file, typed by hand: new contracts, corrections of known ones, and a fault of every sort."""
+    chance = random.Random("dirty contracts")
+    rows = [signed(chance, f"F{250301 + i}", date(2025, 6, 1) + timedelta(i // 7)) for i in range(200)]
+    for i in range(0, len(rows), 5):
+        rows[i] = CONTRACT_FAULTS[i // 5 % len(CONTRACT_FAULTS)](chance, rows[i])
+    for row in chance.sample(known, 20):  # signed a day earlier than was said
+        day = date(int(row[1][6:]), int(row[1][3:5]), int(row[1][:2])) - timedelta(days=1)
+        rows.append([row[0], f"{day:%d-%m-%Y}", "", "corrected"])
+    # Known already, and without a customer: which of two files of different kinds is loaded first makes no difference.
+    rows += [[*row[:2], "", ""] for row in chance.sample(known, 20) if row[0] not in {r[0] for r in rows}]
+    rows += [rows[1], rows[2], [rows[3][0], "01-07-2025", *rows[3][2:]]]  # twice the same, and a later word
+    return _csv([CONTRACT_HEADER, *rows], ";", "\r\n").decode()
+
+
+CONTRACT_FAULTS: list[Fault] = [
+    _put(1, "31-06-2025", "2025-06-17", "06/17/2025", "1-6-2025", "17 juin 2025"),
+    _put(1, "01-01-2099"),
+    _put(1, ""),
+    _put(0, "", "F25 0321", "F25\u200b0322"),
+    _put(2, "K99999", "k10001", "10001"),
+    _put(2, "K 10002"),
+    _put(3, "=1+1", "@SUM(A1)", "first line\nsecond line"),
+    lambda _, row: row[:2],
+    lambda _, row: [*row, "one too many"],
+]
 
 
 # Contacts ------------------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ EXPECTED: dict[str, str | set[str]] = {
     "call_centre_2025_07.csv": "too_many_rejects",
     "result_codes_2025_07.csv": "unterminated_quote",
     "travel_leads.csv": {"created"},
+    "contracts_2025_05.csv": {"created"},
+    "contracts_2025_06.csv": {"created", "updated", "unchanged", "rejected"},
 }
 
 
@@ -76,6 +78,8 @@ def test_every_sample_shows_what_it_is_there_for(connection: Connection, submit:
                                       "too_few_fields", "too_many_fields", "bad_quoting"}),
         ("kontakte_webshop.csv", {"format", "required", "missing_key", "not_in_set", "too_few_fields",
                                   "too_many_fields", "control_char", "superseded_in_file"}),
+        ("contracts_2025_06.csv", {"format", "required", "future_date", "too_few_fields", "too_many_fields",
+                                   "superseded_in_file"}),
     ],
 )  # fmt: skip
 def test_the_dirty_samples_have_a_fault_of_every_sort(
