@@ -78,7 +78,7 @@ def _column_faults(column: Column, template: ImportTemplate, kind: Kind) -> list
         f"must be DD, MM and YYYY with one separator, such as DD-MM-YYYY or YYYYMMDD, not {column.format!r}.",
     )
     fault(
-        column.region and not _is_region(column.region),
+        column.region and not is_region(column.region),
         "region",
         f"{column.region!r} is not a region with phone numbers of its own; name one such as DE.",
     )
@@ -186,7 +186,8 @@ def _given_names(column: Column) -> list[tuple[str, str]]:
     return [(key, name) for key, name in named if name is not None]
 
 
-def _is_region(region: str) -> bool:
+def is_region(region: str) -> bool:
+    """Whether phone numbers can be read as those of a region such as DE."""
     import phonenumbers
 
     return region in phonenumbers.SUPPORTED_REGIONS

@@ -482,6 +482,67 @@ def test_the_derived_suite_is_printed_with_its_hash(call: Call) -> None:
     assert len(suite["expectations"]) > 10
 
 
+def test_a_header_that_the_encoding_cannot_write_is_named(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROWLEDGER_TEMPLATES", str(tmp_path))
+    columns = "columns:\n  - {field: email, header: E-mail, type: email}\n  - {header: Łódź}\n"
+    (tmp_path / "west.yml").write_text(
+        f"kind: contact\ntitle: x\nfile: {{encoding: windows-1252}}\n{columns}"
+    )
+    told = call("export-template", "west")
+    assert (told.code, told.out) == (2, "")
+    assert told.err == "Template \"west\" has the letter 'Ł' in a header, which windows-1252 cannot write.\n"
+
+
+def test_a_template_is_proposed_for_a_file_and_can_be_used_at_once(
+    call: Call, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write("E-mail;Vorname;Punkte;=1+1\nada@example.com;Ada;1,5;x\ncharles@example.com;Charles;2;y\n")
+    told = call("infer-template", file, "--kind", "contact")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.startswith(
+        "# yaml-language-server: $schema=template.schema.json\n# Proposed for files like "
+    )
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "leads.yml").write_bytes(told.raw)
+    monkeypatch.setenv("ROWLEDGER_TEMPLATES", str(tmp_path / "own"))
+    assert [t["name"] for t in call("templates", "--json").json["templates"]] == ["leads"]
+    assert call("export-template", "leads").out == "E-mail;Vorname;Punkte;=1+1\r\n"
+    call("submit", file, "--kind", "contact", "--domain", "DEMO", "--template", "leads")
+    told = call("work", "1", "--quiet")
+    assert (told.code, told.err) == (0, "")
+    assert call("show", "1", "--json").json["counts"] == {"created": 2}
+
+
+def test_a_file_for_which_no_template_can_be_proposed_is_answered_in_sentences(
+    call: Call, write: Write
+) -> None:
+    told = call("infer-template", write('a,b\n"x,y\n'), "--kind", "contact")
+    assert (told.code, told.out) == (3, "")
+    assert told.err.startswith('A quote (") is opened and never closed')
+    told = call("infer-template", write("Form ID\nF1\n"), "--kind", "contract_status")
+    assert told.code == 1
+    assert told.err == "The proposal is no template yet; its comments say what a person must decide.\n"
+    assert "# To decide: which column fills date_result?" in told.out
+    told = call("infer-template", write("x\n"), "--kind", "contacts")
+    assert told.err.startswith('There is no import kind "contacts". Kinds are: contact, contract')
+    told = call("infer-template", write("x\n"), "--kind", "contact", "--region", "XX")
+    assert (told.code, told.err[:35]) == (2, "'XX' is not a region with phone num")
+
+
+def test_the_schema_of_templates_is_printed_and_the_page_of_keys_made_anew(
+    call: Call, tmp_path: Path
+) -> None:
+    shipped = ROOT / "include" / "templates" / "template.schema.json"
+    assert call("template-schema").raw == shipped.read_bytes()
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- file -->\nold\n<!-- end -->\nafter\n")
+    assert call("template-schema", "--page", page).code == 0
+    assert page.read_text().startswith("before\n<!-- file -->\n\n| key | values | default |")
+    assert "old" not in page.read_text()
+
+
 def test_reference_data_is_loaded_and_counted(call: Call, tmp_path: Path) -> None:
     (tmp_path / "more.yml").write_text("domains:\n  - {code: NEW, name: New}\nlists:\n  sizes: [S, M]\n")
     assert call("load-reference", tmp_path / "more.yml").out == "Created 1 domain, 2 list values.\n"
@@ -567,7 +628,7 @@ def test_who_changed_what_is_shown_a_page_at_a_time(call: Call) -> None:
 def test_every_command_has_a_help_that_tells_what_it_does(call: Call) -> None:
     told = call("--help")
     assert told.code == 0
-    for command in ("submit", "work", "list", "show", "records", "rejects", "templates", "export-template", "suite",
+    for command in ("submit", "work", "list", "show", "records", "rejects", "templates", "export-template", "suite", "infer-template", "template-schema",
                     "check", "migrate", "load-reference", "reference", "contract", "timers"):  # fmt: skip
         assert f"│ {command} " in told.out
         assert call(command, "--help").code == 0

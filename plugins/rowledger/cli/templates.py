@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rowledger import loading, templates
+from rowledger import loading, template_faults, templates
 from rowledger.cli.terminal import (
     AsJson,
     TemplateName,
@@ -17,11 +17,13 @@ from rowledger.cli.terminal import (
     complain,
     err,
     find_template,
+    known_kind,
     new_table,
     out,
     plain,
     print_json,
 )
+from rowledger.errors import SetupError, UnknownCode
 from rowledger.settings import from_environment
 
 PANEL = "Templates"
@@ -60,7 +62,13 @@ def export_template(name: TemplateName) -> None:
         sys.stdout, delimiter=template.file.delimiter, quotechar=template.file.quote, lineterminator="\r\n"
     )
     if template.file.header:
-        writer.writerow([column.name for column in template.columns])
+        try:
+            writer.writerow([column.name for column in template.columns])
+        except UnicodeEncodeError as error:
+            letter, encoding = error.object[error.start], template.file.encoding
+            raise SetupError(
+                f'Template "{name}" has the letter {letter!r} in a header, which {encoding} cannot write.'
+            ) from None
     else:
         by_place = {column.position: column.name for column in template.columns}
         order = [by_place.get(place, f"column {place}") for place in range(1, template.field_count + 1)]
@@ -93,3 +101,29 @@ def template_schema(
         page.write_text(
             template_schema.with_tables(page.read_text(encoding="utf-8"), loading.kinds()), encoding="utf-8"
         )
+
+
+@app.command("infer-template", rich_help_panel=PANEL)
+def infer_template(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A sample of the files to come.", show_default=False)
+    ],
+    kind: Annotated[str, typer.Option(help="The import kind, such as contact.", show_default=False)],
+    region: Annotated[
+        str | None, typer.Option(help="Where phone numbers without a country code are, such as DE.")
+    ] = None,
+) -> None:
+    """Propose a template for files like this one, with the evidence in comments; save it and mend it."""
+    from rowledger import infer
+
+    settings = from_environment()
+    known_kind(kind)
+    if region is not None and not template_faults.is_region(region):
+        raise UnknownCode(f"{region!r} is not a region with phone numbers of its own; name one such as DE.")
+    kinds = loading.kinds()
+    others, _ = templates.read_templates(settings.templates, kinds)
+    proposal = infer.propose(file, kinds[kind], kinds, list(others.values()), settings.scratch, region)
+    sys.stdout.write(proposal.text)
+    if not proposal.usable:
+        err.print("The proposal is no template yet; its comments say what a person must decide.")
+        raise typer.Exit(1)
