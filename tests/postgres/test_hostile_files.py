@@ -85,6 +85,13 @@ FAILED: dict[str, tuple[str, ...]] = {
     "contacts/web_page_after_a_blank_line": ("header_mismatch", "line 1"),
     "contacts/windows_1252": ("encoding", "byte 51, line 2", "0xC5"),
     "contacts/zip": ("not_text", "byte 0", "zip archive or an Excel workbook"),
+    "contracts/commas": ("delimiter_mismatch", "line 1", "comma (,)"),
+    "contracts/duplicate_column_by_alias": ("duplicate_column", "the header", '"Signed on"'),
+    "contracts/empty": ("empty_file", "is empty"),
+    "contracts/missing_column": ("missing_column", "the header", '"Sign-up date"'),
+    "contracts/no_header": ("header_mismatch", "line 1", '"C1"'),
+    "contracts/open_quote_in_the_last_record": ("unterminated_quote", "record 2"),
+    "contracts/windows_1252": ("encoding", "line 2"),
     "result_codes/commas": ("delimiter_mismatch", "line 1"),
     "result_codes/empty": ("empty_file", "is empty"),
     "result_codes/open_quote_in_the_first_record": ("unterminated_quote", "record 1"),
@@ -176,6 +183,22 @@ RECORDS = {
     "contacts/words_for_nothing": "created created created created created created",
     "contacts/zero_width_in_a_key": "format format created",
     "contacts/zero_width_space_in_the_header": "created",
+    "contracts/byte_order_mark": "created created",
+    "contracts/columns_in_another_order": "created created",
+    "contracts/form_ids": "required required format format format created created created length control_char",
+    "contracts/future_sign_up": "future_date created",
+    "contracts/header_only": "",
+    "contracts/identical_records": "created unchanged+duplicate_in_file created unchanged+duplicate_in_file",
+    "contracts/leading_zeros_and_case": "created created created created",
+    "contracts/nul_in_a_cell": "created control_char created",
+    "contracts/quoted_line_breaks": "created control_char",
+    "contracts/registered_already": "unchanged updated created",
+    "contracts/repeated_header": "created repeated_header created",
+    "contracts/same_contract_twice": "superseded_in_file created created",
+    "contracts/short_and_long_records": "too_few_fields too_many_fields too_many_fields too_few_fields created",
+    "contracts/sign_up_dates": "created format format format format format format created format format format created future_date required format format format",
+    "contracts/text_after_a_closing_quote": "created bad_quoting created",
+    "contracts/unknown_customers": "created+unknown_contact format created+unknown_contact",
     "result_codes/backslash_dot_line": "updated too_few_fields updated",
     "result_codes/blank_lines": "updated format",
     "result_codes/byte_order_mark": "updated updated",
@@ -191,7 +214,7 @@ RECORDS = {
     "result_codes/quoted_line_breaks": "updated updated control_char",
     "result_codes/short_and_long_records": "too_few_fields updated too_many_fields too_few_fields too_many_fields",
     "result_codes/text_after_a_closing_quote": "updated bad_quoting updated",
-    "result_codes/unknown_codes_and_contracts": "ignored+unknown_status unknown_contract unknown_contract unknown_contract updated",
+    "result_codes/unknown_codes_and_contracts": "ignored+unknown_status unknown_contract unknown_contract+unknown_status unknown_contract updated",
     "result_codes_with_header/utf8": "updated",
     "result_codes_with_header/windows_1252": "updated",
 }
@@ -229,7 +252,7 @@ def database_url(fresh_database: Fresh) -> Iterator[str]:
 @pytest.fixture
 def domain(connection: Connection) -> str:
     (demo, _) = reference.read(DATA / "reference.yml").domains
-    code = f"DEMO {next(_numbers)}"
+    code = f"DEMO-{next(_numbers)}"
     reference.load(connection, Reference(domains=(demo.model_copy(update={"code": code}),)))
     return code
 
