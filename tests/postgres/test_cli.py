@@ -510,8 +510,7 @@ def test_a_template_is_proposed_for_a_file_and_can_be_used_at_once(
     assert [t["name"] for t in call("templates", "--json").json["templates"]] == ["leads"]
     assert call("export-template", "leads").out == "E-mail;Vorname;Punkte;=1+1\r\n"
     call("submit", file, "--kind", "contact", "--domain", "DEMO", "--template", "leads")
-    told = call("work", "1", "--quiet")
-    assert (told.code, told.err) == (0, "")
+    assert call("work", "1").code == 0
     assert call("show", "1", "--json").json["counts"] == {"created": 2}
 
 
