@@ -36,6 +36,7 @@ from rowledger.suites import suite_hash
 
 SAMPLES = local.ROOT / "include" / "samples"
 REFERENCE = local.ROOT / "include" / "reference" / "demo.yml"
+TIMERS = "contract_status_timers"
 IMPORT_SECONDS = 300
 SETTLE_SECONDS = 20
 PATIENCE_SECONDS = 8  # how long nothing may move before a run is asked for by hand
@@ -93,8 +94,10 @@ def run(settings: Settings, *, stay: bool) -> bool:
         )
         with out.status("Starting Airflow (the first time takes half a minute) …"):
             api = stack.enter_context(local.running(place, _task_environment(settings, address)))
-            unpause(api)
+            unpause(api, _dags())
         done = _watch(connection, api, seqnos)
+        if stay:  # not before: which of a timer and a file comes first would be chance
+            unpause(api, [TIMERS])
         _say_what_next(place, settings, batches_of(connection, seqnos), stay)
         while stay:
             time.sleep(3600)
@@ -106,9 +109,9 @@ def samples() -> list[Sample]:
     return [Sample(**line) for line in yaml.safe_load((SAMPLES / "manifest.yml").read_text(encoding="utf-8"))]
 
 
-def unpause(api: local.Api) -> None:
-    """Switch the DAG of every import kind on; its last scheduled run then starts at once."""
-    for dag in _dags():
+def unpause(api: local.Api, dags: list[str]) -> None:
+    """Switch DAGs on; their last scheduled runs then start at once."""
+    for dag in dags:
         _wait_for_dag(api, dag)
         api.call("PATCH", f"/dags/{dag}", {"is_paused": False})
 
