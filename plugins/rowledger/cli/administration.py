@@ -8,7 +8,7 @@ from rowledger import db, ledger
 from rowledger.cli.terminal import AsJson, app, database, new_table, out, print_json
 from rowledger.settings import from_environment
 
-PANEL = "Set-up and checks"
+PANEL = "The database"
 
 
 @app.command(rich_help_panel=PANEL)
