@@ -1,0 +1,75 @@
+"""What is known of a contact: its fields, where it came from, its subscriptions, and every record about it."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rowledger.db import Connection, Cursor, queries, row, rows, transaction
+from rowledger.errors import UnknownCode
+
+_SQL = queries("contacts")
+_INTERNAL = ("contact_id", "domain_id", "rank")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A contact of a domain. ``fields`` has them all, ``attributes.NAME`` among them, null where nothing is known.
+
+    ``subscription_history`` and ``records`` are the newest, the newest first; ``totals`` says how many there are in
+    all. A record has ``changes``: per field it changed, the value before and after.
+    """
+
+    domain: str
+    fields: dict[str, Any]
+    origins: list[dict[str, Any]]
+    subscriptions: list[dict[str, Any]]
+    subscription_history: list[dict[str, Any]]
+    records: list[dict[str, Any]]
+    totals: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is shown to programs."""
+        return asdict(self)
+
+
+def profile(connection: Connection, domain: str, key: str, limit: int) -> Profile:
+    """The contact that has an external id or, if none has, an email. Raises UnknownCode."""
+    with transaction(connection) as cursor:
+        fields = _fields(cursor, domain, key)
+        asked = {"contact_id": fields["contact_id"], "limit": limit}
+        shown = {name: value for name, value in fields.items() if name not in _INTERNAL}
+        records = rows(cursor, _SQL["records"], asked)
+        _add_changes(records, shown)
+        return Profile(
+            domain,
+            shown,
+            rows(cursor, _SQL["origins"], asked),
+            rows(cursor, _SQL["subscriptions"], asked),
+            rows(cursor, _SQL["subscription_history"], asked),
+            records,
+            row(cursor, _SQL["totals"], asked) or {},
+        )
+
+
+def _fields(cursor: Cursor, domain: str, key: str) -> dict[str, Any]:
+    """The row of the contact, each attribute a field of its own."""
+    key = unicodedata.normalize("NFC", key.strip())
+    found = row(cursor, _SQL["contact"], {"domain": domain, "key": key})
+    if not found:
+        raise UnknownCode(f'There is no domain "{domain}".')
+    if found["contact_id"] is None:
+        raise UnknownCode(f'Nobody in domain {domain} has the external id or the email "{key}".')
+    fields = {name: value for name, value in found.items() if name != "attributes"}
+    attributes = found["attributes"] or {}
+    return fields | {f"attributes.{name}": attributes[name] for name in sorted(attributes)}
+
+
+def _add_changes(records: list[dict[str, Any]], fields: dict[str, Any]) -> None:
+    """What each record made of a field is what the next one found there; the newest made what is there now."""
+    now = dict(fields)
+    for record in records:
+        before = record.pop("before") or {}
+        record["changes"] = {name: {"before": before[name], "after": now.get(name)} for name in before}
+        now |= before

@@ -1,0 +1,59 @@
+-- name: contact
+-- By external id; if nobody has that, by email.
+SELECT found.*
+FROM domain LEFT JOIN LATERAL (
+    SELECT by_key.*
+    FROM (
+        SELECT 1 AS rank, contact.* FROM contact
+        WHERE contact.domain_id = domain.domain_id AND external_id = %(key)s
+        UNION ALL
+        SELECT 2, contact.* FROM contact
+        WHERE contact.domain_id = domain.domain_id AND lower(email) = lower(%(key)s COLLATE "C")
+    ) AS by_key
+    ORDER BY rank
+    LIMIT 1
+) AS found ON true
+WHERE domain.code = %(domain)s
+
+-- name: origins
+SELECT code, name, active, row_number() OVER (ORDER BY entry_id) = 1 AS first,
+       added_at, seqno, record_no, file_name, uploaded_by
+FROM contact_origin JOIN origin USING (origin_id) JOIN import_batch USING (seqno)
+WHERE contact_id = %(contact_id)s
+ORDER BY entry_id
+
+-- name: subscriptions
+SELECT list_id, name, type, disabled, opted_in, changed_at
+FROM contact_subscription JOIN subscription USING (subscription_id)
+WHERE contact_id = %(contact_id)s
+ORDER BY display_sequence, list_id
+
+-- name: subscription_history
+-- Who is in no batch was opted in or out by hand.
+SELECT recorded_at, list_id, name, type, opted_in, seqno, record_no, file_name, uploaded_by
+FROM subscription_history AS h JOIN subscription USING (subscription_id) LEFT JOIN import_batch USING (seqno)
+WHERE contact_id = %(contact_id)s
+ORDER BY history_id DESC
+LIMIT %(limit)s
+
+-- name: records
+-- The newest records about a contact, each with the fields that it changed as they were before it, and its links.
+SELECT recorded_at, seqno, record_no, outcome, before, reasons, r.warnings, file_name, uploaded_by, uploaded_at,
+       ARRAY(SELECT code FROM contact_origin AS added JOIN origin USING (origin_id)
+             WHERE added.contact_id = target_id AND (added.seqno, added.record_no) = (r.seqno, r.record_no)
+             ORDER BY entry_id) AS origins_added,
+       ARRAY(SELECT list_id FROM subscription_history AS h JOIN subscription USING (subscription_id)
+             WHERE h.contact_id = target_id AND (h.seqno, h.record_no) = (r.seqno, r.record_no) AND opted_in
+             ORDER BY display_sequence, list_id) AS opted_in,
+       ARRAY(SELECT list_id FROM subscription_history AS h JOIN subscription USING (subscription_id)
+             WHERE h.contact_id = target_id AND (h.seqno, h.record_no) = (r.seqno, r.record_no) AND NOT opted_in
+             ORDER BY display_sequence, list_id) AS opted_out
+FROM import_record AS r JOIN import_batch USING (seqno)
+WHERE target_id = %(contact_id)s AND kind = 'contact'
+ORDER BY recorded_at DESC, seqno DESC, record_no DESC
+LIMIT %(limit)s
+
+-- name: totals
+SELECT (SELECT count(*) FROM subscription_history WHERE contact_id = %(contact_id)s) AS subscription_history,
+       (SELECT count(*) FROM import_record JOIN import_batch USING (seqno)
+        WHERE target_id = %(contact_id)s AND kind = 'contact') AS records
