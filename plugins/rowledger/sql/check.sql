@@ -134,6 +134,56 @@ SELECT 'contract ' || contract_id
 FROM contract JOIN contact USING (contact_id)
 WHERE contract.domain_id <> contact.domain_id
 
+-- name: updates_changed_something
+-- Every record that updated a contact changed something: fields, each noted with its value before, an origin or a list.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM import_record AS r JOIN import_batch USING (seqno)
+WHERE kind = 'contact' AND outcome = 'updated' AND coalesce(before, '{}') = '{}'
+  AND recorded_at > (SELECT applied_at FROM migration WHERE name = '0005_contacts.sql')  -- nothing was noted before
+  AND NOT EXISTS (SELECT FROM contact_origin AS o
+                  WHERE o.contact_id = target_id AND (o.seqno, o.record_no) = (r.seqno, r.record_no))
+  AND NOT EXISTS (SELECT FROM subscription_history AS h
+                  WHERE h.contact_id = target_id AND (h.seqno, h.record_no) = (r.seqno, r.record_no))
+
+-- name: links_have_their_record
+-- Every origin, opt-in and opt-out that an import entered belongs to a record that created or updated the contact.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM (
+    SELECT contact_id, seqno, record_no FROM contact_origin
+    UNION ALL
+    SELECT contact_id, seqno, record_no FROM subscription_history WHERE seqno IS NOT NULL
+) AS link
+WHERE NOT EXISTS (SELECT FROM import_record AS r
+                  WHERE (r.seqno, r.record_no) = (link.seqno, link.record_no) AND target_id = contact_id
+                    AND outcome IN ('created', 'updated'))
+
+-- name: one_first_origin
+-- Of the origins of a contact exactly one is the first.
+SELECT 'contact ' || contact_id
+FROM (SELECT contact_id, rank() OVER (PARTITION BY contact_id ORDER BY entry_id) AS place FROM contact_origin) AS origin
+WHERE place = 1
+GROUP BY contact_id
+HAVING count(*) > 1
+
+-- name: subscription_is_last_entry
+-- A contact stands with a list as the last entry of its history says.
+SELECT 'contact ' || contact_id
+FROM contact_subscription AS stands
+FULL JOIN (
+    SELECT DISTINCT ON (contact_id, subscription_id) contact_id, subscription_id, opted_in
+    FROM subscription_history
+    ORDER BY contact_id, subscription_id, history_id DESC
+) AS last USING (contact_id, subscription_id)
+WHERE stands.opted_in IS DISTINCT FROM last.opted_in
+
+-- name: an_opt_out_always_wins
+-- No import opted anybody in who had opted out, or entered what was so already.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM (SELECT seqno, record_no, opted_in, lag(opted_in) OVER of_list AS stood
+      FROM subscription_history
+      WINDOW of_list AS (PARTITION BY contact_id, subscription_id ORDER BY history_id)) AS entry
+WHERE seqno IS NOT NULL AND stood IS NOT NULL AND (opted_in OR NOT stood)
+
 -- name: no_staging_left
 -- There is no staging table of a processed batch.
 SELECT 'batch ' || seqno
