@@ -12,15 +12,15 @@ from rowledger.db import Connection
 
 TABLES = {
     "contacts": """
-        SELECT external_id, email, first_name, last_name, phone, city,
+        SELECT external_id, email, to_jsonb(c) - '{contact_id,domain_id,created_at,updated_at}'::text[] AS fields,
                ARRAY(SELECT (code, seqno, record_no)::text FROM contact_origin JOIN origin USING (origin_id)
-                     WHERE contact_id = c.contact_id ORDER BY code) AS origins,
+                     WHERE contact_id = c.contact_id ORDER BY entry_id) AS origins,
                ARRAY(SELECT (list_id, opted_in)::text FROM contact_subscription JOIN subscription USING (subscription_id)
                      WHERE contact_id = c.contact_id ORDER BY list_id) AS subscriptions,
                ARRAY(SELECT (list_id, opted_in, seqno, record_no)::text
                      FROM subscription_history JOIN subscription USING (subscription_id)
                      WHERE contact_id = c.contact_id ORDER BY seqno, record_no, list_id) AS history,
-               ARRAY(SELECT (seqno, record_no, outcome)::text FROM import_record JOIN import_batch USING (seqno)
+               ARRAY(SELECT (seqno, record_no, outcome, before)::text FROM import_record JOIN import_batch USING (seqno)
                      WHERE kind = 'contact' AND target_id = contact_id ORDER BY seqno, record_no) AS records
         FROM contact AS c ORDER BY external_id, email, last_name""",
     "contracts": """
@@ -32,6 +32,9 @@ TABLES = {
                ARRAY(SELECT (seqno, record_no, outcome)::text FROM import_record JOIN import_batch USING (seqno)
                      WHERE kind = 'contract_status' AND target_id = contract_id ORDER BY seqno, record_no) AS records
         FROM contract LEFT JOIN contract_status USING (status_id) ORDER BY form_id""",
+    "parked": """
+        SELECT seqno, record_no, waits_for, key, outcome, reasons, warnings, target_id IS NULL AS nowhere
+        FROM parked_record ORDER BY seqno, record_no""",
     "staging": "SELECT count(*) FROM pg_tables WHERE schemaname = 'rowledger_staging'",
 }  # fmt: skip
 
