@@ -318,8 +318,8 @@ def _parked_in_words(became: dict[str, int]) -> str:
     replayed = Counter(became)
     waiting = replayed.pop(Outcome.PARKED, 0)
     told = [f"{waiting:,} still wait{'s' * (waiting == 1)} (see: rowledger parked)"] if waiting else []
-    told += [f"replayed: {outcomes_in_words(replayed)}"] if replayed else []
-    return f"Of the parked records {'; '.join(told)}."
+    told += [f"{replayed[outcome]:,} became {outcome}" for outcome in Outcome if replayed[outcome]]
+    return f"Of the parked records {', '.join(told)}."
 
 
 def _print_records(found: Iterable[dict[str, Any]]) -> None:
