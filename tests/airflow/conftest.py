@@ -100,7 +100,11 @@ class Run:
         return self.state()
 
     def sense(self) -> dict[str, Any]:
-        return dict(self.engine.api.call("GET", f"{self._path}/taskInstances/sense"))
+        return self.instance("sense")
+
+    def instance(self, task: str) -> dict[str, Any]:
+        """A task that is not mapped, or that there was nothing to map over for."""
+        return dict(self.engine.api.call("GET", f"{self._path}/taskInstances/{task}"))
 
     def task(self, step: str) -> dict[str, Any]:
         """The mapped task instance of the batch, found by what `sense` handed on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,31 @@ def test_a_batch_goes_through_and_its_tasks_carry_its_number_and_file(engine: An
     for step in ("validate", "load", "close"):
         task = run.task(step)
         assert (task["state"], task["rendered_map_index"]) == ("success", batch.label)
+
+
+def test_a_parked_record_is_replayed_by_the_next_run_once_its_contract_exists(engine: Any) -> None:
+    """Though no batch waits: whichever run it is, the scheduled one may be faster."""
+    path = engine.settings.templates / "result_codes.yml"
+    text = path.read_text(encoding="utf-8").replace("unknown_contract: reject", "unknown_contract: park")
+    chosen = templates.parse_template(text, "result_codes", loading.kinds(), "parking")
+    file = engine.folder / "parked.csv"
+    file.write_text("P1;02-02-2026;20;;\n")
+    upload = uploads.keep_file(file, engine.settings.uploads)
+    seqno = batches.register(engine.connection, upload, chosen, suite_hash(chosen), "DEMO",
+                             by="tester", through="command line")  # fmt: skip
+    run = engine.work_off(seqno)
+    assert (engine.batch(seqno).counts["parked"], run.instance("replay")["state"]) == (1, "skipped")
+
+    contract = reference.Contract(form_id="P1", sign_up_date=date(2026, 1, 1))
+    domain = reference.Domain(code="DEMO", name="Demo", contracts=(contract,))
+    reference.load(engine.connection, reference.Reference(domains=(domain,)))
+    run = engine.run("contract_status_import")
+    assert run.wait() == "success"
+    (record,) = engine.ledger(seqno)
+    assert (record["outcome"], record["parked"]["outcome"]) == ("parked", "updated")
+    if run.sense()["state"] == "success":
+        assert run.instance("replay")["state"] == "success"
+        assert run.instance("import_batch.load")["state"] == "skipped"
 
 
 def test_the_log_of_a_task_ends_with_the_outcomes(engine: Any) -> None:
