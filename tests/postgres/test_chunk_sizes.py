@@ -1,4 +1,5 @@
-"""What becomes of a file never depends on how it is cut: two databases see the same files, one whole, one in chunks."""
+"""What becomes of a file never depends on how it is cut: two databases see the same files, one whole, one in
+chunks and lanes."""
 
 from __future__ import annotations
 
@@ -227,7 +228,7 @@ def test_files_cut_into_chunks_end_as_files_taken_whole(
     world: int,
 ) -> None:
     whole, cut = places
-    cut.settings = replace(cut.settings, validate_chunk=validate, load_chunk=load)
+    cut.settings = replace(cut.settings, validate_chunk=validate, load_chunk=load, load_lanes=3)
     draw = random.Random(f"{validate} {load}")
     rules, outcomes = set(), set()
     replayed: Counter[str] = Counter()
