@@ -69,6 +69,9 @@ def propose(
     ``others`` are templates that may know other names of fields; ``region`` is where phone numbers without a country
     code are. Raises FileError, as an import would, if the file cannot be read.
     """
+    import pyarrow
+
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # Arrow's own pool keeps what it no longer needs
     fields = fields_by_word(kind, others)
     form = sniff(path, fields)
     with Records(path, _skeleton(form, kind), scratch) as records:

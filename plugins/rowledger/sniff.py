@@ -148,13 +148,15 @@ def _records(head: str, delimiter: str, quote: str, whole: bool) -> list[list[st
 
 
 def _score(records: list[list[str]], known: Collection[str]) -> tuple[float, float, int]:
-    """Names that are known, then how alike the records are and how much their cells look like one value each."""
+    """Names that are known, then how alike the records are and how much their cells look like one whole value each."""
     width, often = Counter(map(len, records)).most_common(1)[0]
     if width == 1:
         return 0, 0, 0
     cells = [cell.strip() for record in records[:100] for cell in record if cell.strip()]
     simple = sum(bool(_SIMPLE.fullmatch(cell)) for cell in cells) / (len(cells) or 1)
-    return sum(word(name) in known for name in records[0]), often / len(records) * simple, width
+    torn = sum(any(mark in cell for mark in '\t"') for cell in cells) / (len(cells) or 1)
+    known_names = sum(word(name) in known for name in records[0])
+    return known_names, often / len(records) * simple * (1 - torn), width
 
 
 def _header(records: list[list[str]], known: Collection[str]) -> tuple[bool, str]:

@@ -15,6 +15,7 @@ import pytest
 from rowledger import infer, loading, templates
 from rowledger.errors import FileError
 from rowledger.records_in import Records
+from rowledger.sniff import sniff
 from rowledger.templates import ImportTemplate
 from rowledger.validation import Validation
 
@@ -253,3 +254,26 @@ def test_the_proposal_is_the_same_for_any_chunk_size(tmp_path: Path, monkeypatch
     whole = proposed(path, "contact", tmp_path)[0]
     monkeypatch.setattr(infer, "CHUNK", 13)
     assert proposed(path, "contact", tmp_path)[0] == whole
+
+
+@pytest.mark.parametrize(
+    ("line", "delimiter", "width"),
+    [
+        ("ann@example.com;1,5;2,5", ";", 3),
+        ("ann@example.com,b,x|y", ",", 3),
+        ("ann@example.com\tSmith, Ann\tx;y", "\t", 3),
+        ('ann@example.com,"a;b;c;d"', ",", 2),
+    ],
+)
+def test_the_delimiter_is_the_one_that_leaves_cells_of_one_value(
+    line: str, delimiter: str, width: int, tmp_path: Path
+) -> None:
+    form = sniff(given(tmp_path, f"{line}\n" * 5), set())
+    assert (form.file.delimiter, form.width, form.file.header) == (delimiter, width, False)
+
+
+def test_columns_with_line_breaks_or_tabs_may_have_them(tmp_path: Path) -> None:
+    path = given(tmp_path, 'Email,Street,Note,City\na@example.com,"one\ntwo",a\tb,Bonn\n')
+    _, template = proposed(path, "contact", tmp_path)
+    assert [column.name for column in template.columns if column.multiline] == ["Street", "Note"]
+    assert rejects(path, template, tmp_path) == []
