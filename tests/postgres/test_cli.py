@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,102 @@ def worked(call: Call, write: Write) -> Call:
     call("submit", write(GOOD.replace(",", ";"), "agency.csv"), *CONTACTS)
     assert call("work", "--all-waiting").code == 3
     return call
+
+
+# Parked records -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parking(call: Call, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Batch 1 waits for contract F9 twice, and for code 77; contract F1 of the latter is at a definitive status."""
+    folder = tmp_path / "templates"
+    shutil.copytree(ROOT / "include" / "templates", folder)
+    monkeypatch.setenv("ROWLEDGER_TEMPLATES", str(folder))
+    template = folder / "result_codes.yml"
+    text = template.read_text(encoding="utf-8").replace("unknown_contract: reject", "unknown_contract: park")
+    template.write_text(text.replace("unknown_status: ignore", "unknown_status: park"), encoding="utf-8")
+    lines = "F9;02-02-2026;20;;\nF9;03-02-2026;30;;\nF1;02-02-2026;90;;\nF1;03-02-2026;77;Weiß;=1+1\n"
+    call("submit", write(lines, "codes.csv"), *STATUSES)
+    assert call("work", "--all-waiting").code == 0
+    return call
+
+
+def exists(call: Call, tmp_path: Path, what: str) -> None:
+    path = tmp_path / "more.yml"
+    path.write_text(f"domains: [{{code: DEMO, name: Demo, {what}}}]", encoding="utf-8")
+    assert call("load-reference", path).code == 0
+
+
+CONTRACT = "contracts: [{form_id: F9, sign_up_date: 2026-01-01}]"
+CODE = "statuses: [{code: '77', phase: NEW, description: Late}]"
+
+
+def test_parked_tells_what_waits_for_what(parking: Call, tmp_path: Path) -> None:
+    told = parking("parked").out
+    assert re.search(r'2 +DEMO +contract "F9" +#1 .* #1, record 1', told)
+    assert re.search(r'1 +DEMO +result code "77" +#1 .* #1, record 4', told)
+    assert "exists now" not in told
+    assert "1 more record waits for 1 other contract or code" in parking("parked", "--limit", "1").out
+    exists(parking, tmp_path, CONTRACT)
+    told = parking("parked").out
+    assert 'contract "F9" (exists now)' in told
+    assert "rowledger replay" in told
+    first, second = parking("parked", "--kind", "contract_status", "--domain", "DEMO", "--json").json
+    assert (first["waits_for"], first["key"], first["records"], first["exists_now"]) == (
+        "contract",
+        "F9",
+        2,
+        True,
+    )
+    assert (second["waits_for"], second["batches"], second["first_record"]) == ("status", [1], 4)
+    assert parking("parked", "--kind", "contact").out == "No record is parked.\n"
+    assert parking("parked", "--domain", "NONE").err == 'There is no domain "NONE".\n'
+
+
+def test_replay_says_what_became_of_parked_records_and_so_does_their_batch(
+    parking: Call, tmp_path: Path
+) -> None:
+    assert parking("replay").err == "No parked record waits for something that exists by now.\n"
+    exists(parking, tmp_path, CONTRACT)
+    assert parking("replay").out == "Import batch #1 codes.csv: 2 parked records replayed: 2 updated.\n"
+    assert (
+        "Of the parked records 1 still waits (see: rowledger parked), 2 became updated."
+        in parking("show", "1").out
+    )
+    exists(parking, tmp_path, CODE)
+    assert parking("replay", "--kind", "contract_status", "--json").lines == [
+        {"seqno": 1, "replayed": {"rejected": 1}}
+    ]
+    shown = parking("show", "1").out
+    assert "4 records: 1 updated, 3 parked" in shown
+    assert "Of the parked records 2 became updated, 1 became rejected." in shown
+    assert "rowledger rejects 1" in shown
+    assert parking("show", "1", "--json").json["replayed"] == {"rejected": 1, "updated": 2}
+
+
+def test_work_all_waiting_replays_too(parking: Call, tmp_path: Path) -> None:
+    exists(parking, tmp_path, CONTRACT)
+    assert "2 parked records replayed: 2 updated." in parking("work", "--all-waiting").out
+    exists(parking, tmp_path, CODE)
+    assert parking("work", "--all-waiting", "--json").lines == [{"seqno": 1, "replayed": {"rejected": 1}}]
+
+
+def test_records_tell_what_became_of_parked_ones(parking: Call, tmp_path: Path) -> None:
+    exists(parking, tmp_path, CONTRACT)
+    exists(parking, tmp_path, CODE)
+    parking("replay")
+    lines = parking("records", "1").out.splitlines()
+    assert [" ".join(line.split()[:2]) for line in lines] == [
+        "1 parked", "updated replayed", "2 parked", "updated replayed", "3 updated", "4 parked", "rejected replayed"
+    ]  # fmt: skip
+    assert "definitive_status: Contract" in lines[-1]
+    (rejected,) = parking("records", "1", "--outcome", "rejected", "--json").lines
+    assert (rejected["outcome"], rejected["parked"]["outcome"]) == ("parked", "rejected")
+    rows = list(csv.DictReader(io.StringIO(parking("records", "1", "--csv").out)))
+    assert [row["replayed"] for row in rows] == ["updated", "updated", "", "rejected"]
+    assert parking("rejects", "1").out.startswith(
+        '"F1";"03-02-2026";"77";"Weiß";"\'=1+1";"rowledger: Contract'
+    )
 
 
 # A file once more ---------------------------------------------------------------------------------------------

@@ -73,10 +73,12 @@ def _numbers(seqnos: list[int]) -> str:
 
 
 def _print_totals(found: list[dict[str, Any]]) -> None:
-    hidden = found[0]["all_groups"] - len(found)
-    if hidden:
+    groups = found[0]["all_groups"] - len(found)
+    if groups:
         records = found[0]["all_records"] - sum(group["records"] for group in found)
-        out.print(f"{records:,} more wait for {hidden:,} other contracts or codes; see --limit.")
+        waiting = "1 more record waits" if records == 1 else f"{records:,} more records wait"
+        others = "1 other contract or code" if groups == 1 else f"{groups:,} other contracts or codes"
+        out.print(f"{waiting} for {others}; see --limit.")
     if any(group["exists_now"] for group in found):
         out.print(
             "The next run replays what waits for something that exists now; or at once: rowledger replay"
