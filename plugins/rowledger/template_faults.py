@@ -59,7 +59,7 @@ def _column_faults(column: Column, template: ImportTemplate, kind: Kind) -> list
     faults += [
         ((key,), f"is for type: {only} only{help}.")
         for key, only, help in _FOR_ONE_TYPE
-        if key in column.model_fields_set and column.type != only
+        if key in column.model_fields_set and column.type != only and getattr(column, key) is not None
     ]
     faults += [
         ((key,), f"is not for type: {column.type}; {instead}.")

@@ -258,6 +258,10 @@ def test_rules_that_a_type_or_a_field_does_not_know_are_refused(column: str, sai
     assert [part for part in said if part not in message] == [], message
 
 
+def test_a_key_that_says_nothing_is_as_good_as_none() -> None:
+    assert parse(with_column("header: P, format: null, region: ~")).columns[1].format is None
+
+
 def test_words_and_clear_words_are_taken_as_they_stand() -> None:
     """YAML reads yes, no, 1, 0 and NULL as something else; people who fill in cells write words."""
     rules = (
