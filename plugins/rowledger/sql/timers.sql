@@ -4,37 +4,44 @@
 -- status. Of two that are due, a definitive one ends the contract for the other, unless an entry lies between them.
 SELECT domain_id, contract_id, status_id, due, previous_status_id
 FROM (
-    SELECT contract.domain_id, contract.contract_id, given.status_id, given.code, due.due,
-           coalesce(lag(given.status_id) OVER since_last, last.status_id) AS previous_status_id,
-           coalesce(bool_or(given.definitive) OVER (
+    SELECT candidate.*, coalesce(lag(candidate.status_id) OVER since_last, last.status_id) AS previous_status_id,
+           coalesce(bool_or(candidate.definitive) OVER (
                since_last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), false) AS ended
-    FROM contract
-    JOIN domain ON domain.domain_id = contract.domain_id AND NOT domain.retired
-    JOIN contract_status AS given
-        ON given.domain_id = contract.domain_id AND given.automatic_after_days IS NOT NULL AND NOT given.retired
-    CROSS JOIN LATERAL (SELECT sign_up_date + automatic_after_days AS due) AS due
+    FROM (
+        -- What the contract itself and the index of timer entries rule out never gets as far as the history: OFFSET
+        -- keeps the planner from looking there first.
+        SELECT contract.domain_id, contract.contract_id, given.status_id, given.code, given.definitive,
+               sign_up_date + given.automatic_after_days AS due
+        FROM contract
+        JOIN domain ON domain.domain_id = contract.domain_id AND NOT domain.retired
+        JOIN contract_status AS given
+            ON given.domain_id = contract.domain_id AND given.automatic_after_days IS NOT NULL AND NOT given.retired
+        LEFT JOIN contract_status AS current_status ON current_status.status_id = contract.status_id
+        WHERE {which}
+          AND sign_up_date + given.automatic_after_days <= {upto}
+          AND (current_status.definitive AND date_result < sign_up_date + given.automatic_after_days) IS NOT TRUE
+          AND NOT EXISTS (
+              SELECT FROM status_history AS h
+              WHERE h.contract_id = contract.contract_id AND h.status_id = given.status_id AND h.cause = 'timer')
+        OFFSET 0
+    ) AS candidate
     -- LIMIT keeps the planner at index look-ups, instead of the whole history.
     LEFT JOIN LATERAL (
         SELECT true AS found
         FROM status_history AS h
-        WHERE h.contract_id = contract.contract_id AND h.status_id = given.status_id AND h.date_result <= due.due
+        WHERE h.contract_id = candidate.contract_id AND h.status_id = candidate.status_id AND h.date_result <= due
         LIMIT 1
     ) AS had ON true
     LEFT JOIN LATERAL (
         SELECT h.history_id, h.status_id, status.definitive
         FROM status_history AS h JOIN contract_status AS status USING (status_id)
-        WHERE h.contract_id = contract.contract_id
-          AND (h.date_result < due.due OR h.date_result = due.due AND h.seqno IS NULL)
+        WHERE h.contract_id = candidate.contract_id
+          AND (h.date_result < due OR h.date_result = due AND h.seqno IS NULL)
         ORDER BY h.date_result DESC, h.seqno DESC NULLS LAST, h.record_no DESC, h.history_id DESC
         LIMIT 1
     ) AS last ON true
-    WHERE {which}
-      AND sign_up_date + automatic_after_days <= {upto}
-      AND NOT EXISTS (
-          SELECT FROM status_history AS h
-          WHERE h.contract_id = contract.contract_id AND h.status_id = given.status_id AND h.cause = 'timer')
-      AND had.found IS NULL AND last.definitive IS NOT TRUE
-    WINDOW since_last AS (PARTITION BY contract.contract_id, last.history_id ORDER BY due.due, given.code)
+    WHERE had.found IS NULL AND last.definitive IS NOT TRUE
+    WINDOW since_last AS (PARTITION BY candidate.contract_id, last.history_id ORDER BY due, candidate.code)
 ) AS due
 WHERE NOT ended
 
@@ -91,10 +98,9 @@ moved AS (
            OR contract.date_result = last.date_result AND contract.seqno IS NULL)
     RETURNING contract.contract_id, contract.status_id
 )
-SELECT code, description, count(*) AS contracts, count(moved.contract_id) AS current
-FROM entered
+SELECT code, description, count(*) FILTER (WHERE NOT moves) AS contracts, count(*) FILTER (WHERE moves) AS current
+FROM (SELECT status_id, false AS moves FROM entered UNION ALL SELECT status_id, true FROM moved) AS counted
 JOIN contract_status USING (status_id)
-LEFT JOIN moved USING (contract_id, status_id)
 GROUP BY code, description
 
 -- name: forecast
