@@ -381,6 +381,25 @@ def test_two_replays_at_once_do_the_work_once(told: Told, worker: pipeline.Worke
     assert sound(worker.connection)
 
 
+def test_a_replay_waits_while_another_chunk_of_its_kind_and_domain_is_loaded(
+    told: Told, worker: pipeline.Worker, database_url: str
+) -> None:
+    told("F9 02-02-2026 20")
+    add(worker.connection, contracts=("F9",))
+    batch = batches.get(worker.connection, 1)
+    with closing(db.connect(database_url)) as other:
+        replaying = threading.Thread(
+            target=replay.replay, args=(dataclasses.replace(worker, connection=other),)
+        )
+        with transaction(worker.connection) as cursor:
+            loading.lock(cursor, batch)
+            replaying.start()
+            replaying.join(timeout=0.5)
+            assert replaying.is_alive()
+        replaying.join()
+    assert len(history(worker.connection, "F9")) == 1
+
+
 def test_a_value_that_the_database_refuses_is_rejected_alone(told: Told, worker: pipeline.Worker) -> None:
     told("F7 02-02-2026 20\nF8 02-02-2026 20\nF9 02-02-2026 20")
     add(worker.connection, contracts=("F7", "F8", "F9"))
