@@ -266,9 +266,10 @@ CONTRACT_FAULTS: list[Fault] = [
 # Contacts ------------------------------------------------------------------------------------------------------
 
 HEADER = ["Customer number", "Email", "First name", "Last name", "Company", "Phone", "Mobile",
-          "Street", "Postal code", "City", "Country", "Birth date"]  # fmt: skip
+          "Street", "Postal code", "City", "Country", "Birth date", "Language", "Roles", "Loyalty card"]  # fmt: skip
 GERMAN_HEADER = ["Kundennummer", "E-Mail-Adresse", "Vorname", "Nachname", "Firma", "Telefon", "Mobil",
-                 "Straße", "PLZ", "Ort", "Land", "Geburtsdatum", "Bemerkung"]  # fmt: skip
+                 "Straße", "PLZ", "Ort", "Land", "Geburtsdatum", "Sprache", "Rollen", "Kundenkarte",
+                 "Kampagnen", "Anmeldungen", "Abmeldungen", "Bemerkung"]  # fmt: skip
 
 # First names, last names, companies, phones, streets, cities with their postal codes: by country.
 PEOPLE: dict[str, tuple[str, str, str, str, str, str]] = {
@@ -310,8 +311,21 @@ def contact(chance: random.Random, number: str) -> Row:
         first, last, _one(chance, companies, "|"), phone if chance.random() < 0.8 else "",
         f"+4917139200{chance.randrange(100):02}" if chance.random() < 0.3 else "",
         f"{_one(chance, streets, '|')} {chance.randrange(1, 200)}", postal_code, city, country,
-        f"{born:%Y-%m-%d}" if chance.random() < 0.7 else "",
+        f"{born:%Y-%m-%d}" if chance.random() < 0.7 else "", *extras(number, country),
     ]  # fmt: skip
+
+
+LANGUAGES = {"GB": "en", "SE": "sv", "CZ": "cs"}
+
+
+def extras(number: str, country: str) -> Row:
+    """Language, roles and loyalty card; by a chance of their own."""
+    chance = random.Random(f"extras of {number}")
+    roles = chance.choice(
+        ["customer", "customer", "customer", "", "customer|installer", "landlord", "press|customer"]
+    )
+    card = f"NL-{chance.randrange(10**6):06}" if chance.random() < 0.4 else ""
+    return [LANGUAGES.get(country, country.lower()), roles, card]
 
 
 def _one(chance: random.Random, words: str, between: str) -> str:
@@ -332,17 +346,40 @@ def fair_contacts() -> list[Row]:
 def webshop_contacts(known: list[Row]) -> str:
     """The web shop's export: new people, known people with news, people unchanged, and a fault of every sort."""
     chance = random.Random("web shop")
-    rows = [[*row, chance.choice(["", "", "Stammkunde"])] for row in contacts(chance, "W", 260)]
+    rows = [
+        [*row, *wishes(row[0]), chance.choice(["", "", "Stammkunde"])] for row in contacts(chance, "W", 260)
+    ]
     for i in range(0, len(rows), 4):
         rows[i] = CONTACT_FAULTS[i // 4 % len(CONTACT_FAULTS)](chance, rows[i])
-    for row in chance.sample(known, 40):  # moved house
-        rows.append([*row[:7], "Neue Straße 7\nHinterhaus", "10117", "Berlin", "DE", row[11], "Umzug"])
-    rows += [[*row, ""] for row in chance.sample(known, 40)]
+    for i, row in enumerate(chance.sample(known, 40)):  # moved house
+        home = ["Neue Straße 7\nHinterhaus", "10117", "Berlin", "DE"]
+        rows.append([*row[:7], *home, row[11], *NEWS[i % len(NEWS)], "Umzug"])
+    rows += [[*row, "", "", "", ""] for row in chance.sample(known, 40)]
     rows += [rows[1], rows[2], [*rows[3][:4], "Spätere Angabe GmbH", *rows[3][5:]]]
     chance.shuffle(rows)
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerows([GERMAN_HEADER, *rows])
     return text.getvalue()
+
+
+def wishes(number: str) -> Row:
+    """Campaigns, lists to be subscribed to and to be unsubscribed from; by a chance of their own."""
+    chance = random.Random(f"wishes of {number}")
+    return [
+        chance.choice(["", "", "", "REFERRAL", "REFERRAL|WEB"]),
+        chance.choice(["", "", "CATALOGUE", "CATALOGUE|CALLS"]),
+        chance.choice(["", "", "", "", "CALLS", "NEWS", "FAX-2004"]),
+    ]
+
+
+# What else became of those who moved: language, roles, loyalty card, campaigns, subscriptions, opt-outs. A blank cell
+# leaves alone, "-" sets to nothing.
+NEWS = [
+    ["", "", "", "", "", ""],
+    ["de", "landlord", "", "", "CALLS", ""],
+    ["", "-", "-", "", "", "NEWS|CATALOGUE"],
+    ["de", "installer|customer", "NL-700700", "REFERRAL", "CATALOGUE", "CATALOGUE"],
+]
 
 
 CONTACT_FAULTS: list[Fault] = [
@@ -359,15 +396,23 @@ CONTACT_FAULTS: list[Fault] = [
     _put(7, "Hof 3\r\nbei Petersen", "c/o Weiß\nHauptstraße 1\n2. Stock"),
     _put(5, "030 23125 117", "0049 30 23125 118", "(030) 23125-119"),
     _put(2, "Jose\u0301", "👩‍🚀 Ada", "Anna\x07"),
+    _put(15, "FAIR-2019", "SUMMER"),
+    _put(16, "FAX-2004"),
 ]
 
 
 def travel_leads() -> bytes:
     """Leads of a fair stand: few columns, no customer number."""
-    people = contacts(random.Random("travel"), "T", 150)
-    return _csv(
-        [["Email", "First name", "Surname", "Country"], *([p[1], p[2], p[3], p[10]] for p in people)], ","
-    )
+    chance = random.Random("travel leads")
+    rows = [["Email", "First name", "Surname", "Country", "Kind", "Interests", "Budget", "Newsletter"]]
+    for p in contacts(random.Random("travel"), "T", 150):
+        interests = "|".join(chance.sample(["hiking", "cities", "sailing", "trains"], chance.randrange(3)))
+        budget = f"{chance.randrange(5, 60) * 100}" if chance.random() < 0.5 else ""
+        lists = chance.choice(["", "LAST-MINUTE"])
+        rows.append(
+            [p[1], p[2], p[3], p[10], chance.choice(["lead", "lead", "customer"]), interests, budget, lists]
+        )
+    return _csv(rows, ",")
 
 
 if __name__ == "__main__":

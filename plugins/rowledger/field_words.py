@@ -51,14 +51,15 @@ def word(name: str) -> str:
 
 
 def fields_by_word(kind: Kind, others: Sequence[ImportTemplate]) -> dict[str, str]:
-    """Names of columns, compared as words, and the field that each usually fills."""
+    """Names of columns, compared as words, and the field of the kind that each usually fills."""
     found: dict[str, str] = {}
+    declared = {target.name for target in kind.fields}
     for target in kind.fields:
         for name in (target.name, target.title, *_WORDS.get(target.name, "").split("|")):
             found.setdefault(word(name), target.name)
     for template in others:
         for column in template.columns:
-            if template.kind == kind.name and column.field and column.header:
+            if template.kind == kind.name and column.field in declared and column.header:
                 for name in (column.header, *column.aliases):
                     found.setdefault(word(name), column.field)
     found.pop("", None)
