@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import io
 import json
 import logging
@@ -825,6 +826,55 @@ def test_a_wrong_question_about_contracts_is_answered_with_a_sentence(
     told = call(*arguments)
     assert (told.code, told.out) == (2, "")
     assert told.err.startswith(sentence)
+
+
+def test_a_contact_is_shown_with_its_links_and_every_record_about_it(call: Call, write: Write) -> None:
+    header = "Customer number,Email,Last name,City,Roles,Loyalty card,Subscribe to,Unsubscribe from\n"
+    call("submit", write(header + "K1,ada@example.com,[b]Ångström,Uppsala,press,NL-1,NEWS,OFFERS\n", "one.csv"),
+         *CONTACTS, "--origin", "WEB")  # fmt: skip
+    call("submit", write(header + "K1,,[b]Ångström,Lund,customer,-,,NEWS\n", "two.csv"),
+         *CONTACTS, "--subscription", "NEWS")  # fmt: skip
+    assert call("work", "--all-waiting").code == 0
+    told = call("contact", "ADA@example.com", "--domain", "DEMO")
+    lines = [" ".join(line.split()) for line in told.out.splitlines()]
+    assert lines[0].startswith("Contact K1, [b]Ångström of DEMO, created 20")
+    assert lines[1:7] == ["External ID K1", "Email ada@example.com", "Last name [b]Ångström", "City Lund",
+                          "Roles customer, press", ""]  # fmt: skip
+    by = f"uploaded by {getpass.getuser()}"
+    assert f"WEB Web site the first, #1 one.csv record 1, {by}" in lines
+    assert [line.partition(" since ")[0] for line in lines if " since " in line] == [
+        "out NEWS Newsletter (email)", "out OFFERS Offers (email)",
+    ]  # fmt: skip
+    about = [line.partition(" ")[2].partition(" ")[2] for line in lines if line.startswith("20")]
+    assert about == [
+        f"out NEWS #2 two.csv record 1, {by}",
+        f"out OFFERS #1 one.csv record 1, {by}",
+        f"in NEWS #1 one.csv record 1, {by}",
+        "updated City: Uppsala → Lund; Roles: press → customer, press; loyalty_card: NL-1 → nothing; out NEWS "
+        f"#2 two.csv record 1, {by}",
+        f"created origin WEB; in NEWS; out OFFERS #1 one.csv record 1, {by}",
+    ]
+    assert 'opted_out_kept: The record opts out of "Newsletter" too; the opt-out counts.' in lines
+
+
+def test_a_contact_that_many_records_touched_is_shown_with_the_newest(call: Call, write: Write) -> None:
+    for name in ("One", "Two", "Three"):
+        call("submit", write(f"Customer number,Last name\nK1,{name}\n", f"{name}.csv"), *CONTACTS)
+    call("work", "--all-waiting")
+    told = call("contact", "K1", "--domain", "DEMO", "--limit", "2")
+    assert "Last name: Two → Three" in told.out
+    assert "One.csv" not in told.out
+    assert told.out.endswith("  The newest 2 of 3 records; --limit shows more.\n")
+    found = call("contact", "K1", "--domain", "DEMO", "--limit", "2", "--json").json
+    assert found["totals"] == {"subscription_history": 0, "records": 3}
+    assert [one["changes"] for one in found["records"]] == [
+        {"last_name": {"before": "Two", "after": "Three"}}, {"last_name": {"before": "One", "after": "Two"}},
+    ]  # fmt: skip
+
+
+def test_a_contact_that_nobody_knows_is_answered_with_a_sentence(worked: Call) -> None:
+    told = worked("contact", "K9", "--domain", "DEMO")
+    assert (told.code, told.err) == (2, 'Nobody in domain DEMO has the external id or the email "K9".\n')
 
 
 def test_timers_are_forecast_and_given(call: Call, tmp_path: Path) -> None:
