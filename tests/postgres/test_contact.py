@@ -179,9 +179,13 @@ def test_rule_1_what_the_mode_leaves_out_supersedes_nothing(
 ) -> None:
     apply(WIDE, wide(mail="ada@example.com", name="One"))
     change(settings, "title: All", "policies: {mode: update_only}\ntitle: All", "wide")
-    told = apply(WIDE, wide("K1", "ada@example.com", name="Two"), wide("K1", name="Three"))
-    assert told == [("updated",), ("ignored", "unknown_contact")]
-    assert contacts(connection, "external_id", "last_name") == [("K1", "Two")]
+    both = [wide("K1", "ada@example.com", name) for name in ("Two", "Three")]
+    assert apply(WIDE, *both, wide("K1", name="Nobody's")) == [
+        ("rejected", "superseded_in_file"),
+        ("updated",),
+        ("ignored", "unknown_contact"),
+    ]
+    assert contacts(connection, "external_id", "last_name") == [("K1", "Three")]
 
 
 def test_rule_1_the_sentence_of_a_mode_names_the_contact(

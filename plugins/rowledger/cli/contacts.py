@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -48,9 +49,8 @@ def _print_fields(found: contacts.Profile) -> None:
     named = ", ".join(filter(None, (fields["external_id"], name)))
     out.print(f"[bold]{sort} {plain(named or fields['email'])}[/bold]  of {found.domain}, "
               f"created {fields['created_at']:%Y-%m-%d %H:%M}, changed {fields['updated_at']:%Y-%m-%d %H:%M}")  # fmt: skip
-    known = [field.name for field in loading.kinds()["contact"].fields if field.name in fields]
-    for field in (*known, *(field for field in fields if field.startswith("attributes."))):
-        if field != "lead" and fields[field] is not None:
+    for field in _in_order(fields):
+        if field not in ("lead", "created_at", "updated_at") and fields[field] is not None:
             out.print(f"  {_title(field):<15} {_value(fields[field])}")
 
 
@@ -95,7 +95,8 @@ def _print_records(found: contacts.Profile) -> None:
 def _changes(record: dict[str, Any]) -> list[str]:
     """What a record changed, in words."""
     fields = []
-    for field, change in record["changes"].items():
+    for field in _in_order(record["changes"]):
+        change = record["changes"][field]
         before, after = ((_lead if field == "lead" else _value)(change[when]) for when in ("before", "after"))
         fields.append(f"{_title(field)}: {before} → {after}")
     links = (("origin", "origins_added"), ("in", "opted_in"), ("out", "opted_out"))
@@ -116,6 +117,12 @@ def _say_what_is_left_out(what: str, shown: int, total: int) -> None:
         out.print(f"  The newest {shown:,} of {total:,} {what}; --limit shows more.")
 
 
+def _in_order(fields: Iterable[str]) -> list[str]:
+    """As the kind lists its fields; then attributes, by name."""
+    known = [field.name for field in loading.kinds()["contact"].fields]
+    return sorted(fields, key=lambda field: (known.index(field) if field in known else len(known), field))
+
+
 def _title(field: str) -> str:
     titles = {known.name: known.title for known in loading.kinds()["contact"].fields}
     return titles.get(field) or plain(field.removeprefix("attributes."))
@@ -131,4 +138,5 @@ def _value(value: Any) -> str:
         return "nothing"
     if isinstance(value, list):
         return ", ".join(map(plain, value))
-    return plain(json.dumps(value) if isinstance(value, bool | int | float) else str(value))
+    text = json.dumps(value) if isinstance(value, bool | int | float) else str(value)
+    return plain(text.replace("\n", " ⏎ "))
