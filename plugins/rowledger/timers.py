@@ -38,8 +38,8 @@ def give(
 ) -> list[Given]:
     """Give what is due up to a day, today if none is named, in one domain or all. Raises UnknownCode.
 
-    One transaction per ``size`` contracts. What is due is found first, without a lock; contracts are locked a chunk at a
-    time, and looked at again under the lock.
+    One transaction per ``size`` contracts. What is due is found first, without a lock, and looked at again a chunk at a
+    time, under the lock that status imports take for a chunk of theirs.
     """
     with transaction(connection) as cursor:
         domains = _domains(cursor, domain)
@@ -75,11 +75,9 @@ def _give_chunk(
     if not found or found["contract_id"] is None:
         return None, []
     here |= {"upto": found["contract_id"], "day": upto}
-    # No chunk of an import at the same time: it would judge by statuses that are not current any more.
+    # No chunk of an import, or of another run, at the same time: it would judge by what is not current any more.
     cursor.execute(queries("loading")["lock"], {"kind": "contract_status", "domain_id": domain["domain_id"]})
-    chunk = sql.SQL(_SQL["chunk"])
-    cursor.execute(sql.SQL(_SQL["lock"]).format(chunk=chunk), here)
-    which = sql.SQL("contract.contract_id IN ({})").format(chunk)
+    which = sql.SQL("contract.contract_id IN ({})").format(sql.SQL(_SQL["chunk"]))
     cursor.execute(_with_due("give", which), here)
     return found["contract_id"], [Given(domain["code"], **given) for given in cursor]  # type: ignore[arg-type]
 

@@ -32,6 +32,11 @@ TABLES = {
                ARRAY(SELECT (seqno, record_no, outcome)::text FROM import_record JOIN import_batch USING (seqno)
                      WHERE kind = 'contract_status' AND target_id = contract_id ORDER BY seqno, record_no) AS records
         FROM contract LEFT JOIN contract_status USING (status_id) ORDER BY form_id""",
+    "register": """
+        SELECT form_id, sign_up_date::text, contact.external_id,
+               ARRAY(SELECT (seqno, record_no, outcome, before)::text FROM import_record JOIN import_batch USING (seqno)
+                     WHERE kind = 'contract' AND target_id = contract_id ORDER BY seqno, record_no) AS records
+        FROM contract LEFT JOIN contact USING (contact_id) ORDER BY form_id""",
     "parked": """
         SELECT seqno, record_no, waits_for, key, outcome, reasons, warnings, target_id IS NULL AS nowhere
         FROM parked_record ORDER BY seqno, record_no""",

@@ -58,6 +58,15 @@ WIDE = CONTACTS + """\
 # What the columns of WIDE that CONTACTS does not have may hold.
 MORE = (["a", "b|a", "c", "-", ""], ["yes", "no", "-", ""], ["1", "2.50", "-", "", "x"], ["red", "red|blue", ""],
         ["WEB", "WEB|FAIR", "", "", "OLD"], ["NEWS", "OFFERS|NEWS", "", ""], ["NEWS", "GONE", "", "", "", ""])  # fmt: skip
+CONTRACTS = """\
+kind: contract
+title: Contracts
+file: {delimiter: ";", header: false, fields: 3}
+columns:
+  - {field: form_id, position: 1, title: Form ID, required: true, type: code}
+  - {field: sign_up_date, position: 2, title: Signed, required: true, type: date, format: DD-MM-YYYY}
+  - {field: contact, position: 3, title: Customer, clear: "-"}
+"""
 TEMPLATES = {
     "statuses": STATUSES,
     "statuses_strict": STATUSES + "policies: {unknown_contract: ignore, unknown_status: reject, future_dates: allow}\n",
@@ -69,6 +78,12 @@ TEMPLATES = {
     "contacts_create_only": WIDE + "policies: {mode: create_only}\n",
     "contacts_update_only": WIDE + "policies: {mode: update_only}\n",
 }  # fmt: skip
+REGISTERS = {
+    "contracts_update_only": CONTRACTS + "policies: {mode: update_only}\n",
+    "contracts": CONTRACTS,
+    "contracts_loose": CONTRACTS + "policies: {unknown_contact: ignore, future_dates: allow}\n",
+    "contracts_create_only": CONTRACTS + "policies: {mode: create_only}\n",
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,22 @@ def status_file(draw: random.Random, template: str, size: int, world: int) -> Fi
         line = f"{form};{draw.randint(1, 4):02}-{draw.randint(1, 2):02}-{year};{draw.choice([*CODES, f'7{draw.randint(1, 9)}'])}"
         lines.append(
             draw.choice([line] * 12 + [f"{form};31-02-2025;20", f"{form};;20", f"{form};20", "", line[:-1]])
+        )
+        if draw.random() < 0.2:
+            lines.append(draw.choice(lines))
+    return File(template, "\n".join(lines) + "\n", {})
+
+
+def contract_file(draw: random.Random, template: str, size: int, world: int) -> File:
+    """Contracts old and new, of contacts that exist or not: corrections, repeats, later words, wrong lines."""
+    lines = []
+    for _ in range(size):
+        form = draw.choice([f"F{draw.randint(1, min(world, 60))}", f"N{draw.randint(1, world)}"])
+        signed = f"0{draw.randint(1, 2)}-12-{draw.choice([2024, 2024, 2024, 2024, 2099])}"
+        contact = draw.choice(["", "", "-", f"K{draw.randint(1, world)}"])
+        line = f"{form};{signed};{contact}"
+        lines.append(
+            draw.choice([line] * 12 + [f"{form};31-02-2025;", f";{signed};", f"{form};{signed}", ""])
         )
         if draw.random() < 0.2:
             lines.append(draw.choice(lines))
@@ -199,7 +230,7 @@ def places(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @functools.cache
 def _template(name: str) -> templates.ImportTemplate:
-    return templates.parse_template(TEMPLATES[name], name, loading.kinds(), name)
+    return templates.parse_template((TEMPLATES | REGISTERS)[name], name, loading.kinds(), name)
 
 
 def _execute(server: Any, statement: str) -> None:
@@ -262,6 +293,30 @@ def test_files_cut_into_chunks_end_as_files_taken_whole(
         assert {"definitive_status", "duplicate_in_file", "superseded_in_file", "conflicting_keys", "unknown_contract",
                 "unknown_status", "missing_key", "too_few_fields", "unique", "opted_out_kept", "exists_already",
                 "unknown_contact", "not_in_set"} <= rules  # fmt: skip
+
+
+@pytest.mark.parametrize("load", [1, 7])
+def test_files_of_contracts_cut_into_chunks_end_as_files_taken_whole(
+    places: list[Place], contents: Contents, tmp_path: Path, load: int
+) -> None:
+    whole, cut = places
+    cut.settings = replace(cut.settings, validate_chunk=load, load_chunk=load, load_lanes=3)
+    draw = random.Random(load)
+    files = [File("contacts", "".join(f"K{n},,Adams,,\n" for n in range(1, 6)), {})]
+    files += [contract_file(draw, template, 25, 9) for template in [*REGISTERS] * 3]
+    found = set()
+    for number, file in enumerate(files):
+        path = tmp_path / f"{number}.csv"
+        path.write_text(file.content)
+        expected = whole.work(file, path)
+        assert cut.work(file, path) == expected, f"file {number} ({file.template}):\n{file.content}"
+        assert differences(contents(whole.connection), contents(cut.connection)) == []
+        found |= {row[1] for row in expected[3:]}
+        found |= {reason["rule"] for row in expected[3:] for reason in (*(row[2] or ()), *(row[3] or ()))}
+    for place in places:
+        assert [one for one in ledger.check(place.connection) if one["violations"]] == []
+    assert {"created", "updated", "unchanged", "ignored", "rejected", "superseded_in_file", "duplicate_in_file",
+            "exists_already", "unknown_contract", "unknown_contact", "future_date", "too_few_fields"} <= found  # fmt: skip
 
 
 # In which order --------------------------------------------------------------------------------------------------

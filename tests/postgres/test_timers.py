@@ -185,6 +185,26 @@ def test_rule_9_a_contract_that_ended_after_the_day_is_given_the_status_below_it
     assert here.current() == {"F1": ("90", 31)}
 
 
+def test_rule_9_a_definitive_status_that_came_late_counts_for_its_day(place: New) -> None:
+    here = place({"35": 30})
+    here.apply("F1 40 20")
+    assert here.apply("F1 20 90") == ["historic"]
+    assert here.give(50) == {}
+    assert here.current() == {"F1": ("20", 40)}
+
+
+def test_rule_9_of_one_day_what_was_given_first_stands_first(place: New) -> None:
+    """A status that is made automatic later, and falls due on a day on which another was given."""
+    here, ended = place({"45": 30}), place({"95": 30})
+    for one in (here, ended):
+        one.give(30)
+        one.load({"statuses": [{"code": "35", "automatic_after_days": 30}]})
+    assert here.give(40) == {"35": 1}
+    assert here.history()[1:] == [(30, "45", "timer", "10"), (30, "35", "timer", "45")]
+    assert here.current() == {"F1": ("35", 30)}
+    assert ended.give(40) == {}
+
+
 def test_rule_9_nothing_is_given_that_the_contract_has_had_before(place: New) -> None:
     here = place({"35": 30})
     here.apply("F1 10 35", "F1 20 20")

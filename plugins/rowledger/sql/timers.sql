@@ -68,11 +68,6 @@ FROM (
 SELECT contract_id FROM due_contract
 WHERE domain_id = %(domain_id)s AND contract_id > %(after)s AND contract_id <= %(upto)s
 
--- name: lock
-SELECT count(*) FROM (
-    SELECT FROM contract WHERE contract_id IN ({chunk}) ORDER BY contract_id FOR UPDATE
-) AS locked
-
 -- name: give
 WITH due AS (
     {due}
