@@ -224,7 +224,10 @@ def _say_what_next(place: local.Place, settings: Settings, done: list[Batch], st
         (f"rowledger show {most}", "one import batch: its outcomes and the commonest reasons"),
         (f"rowledger records {most} --outcome rejected", "every rejected record and why"),
         (f"rowledger rejects {most} > mend.csv", "the same as a file to mend and submit again"),
-        ("rowledger contract F240001 --domain DEMO", "a contract: its status, its history and where that came from"),
+        (
+            "rowledger contract F240001 --domain DEMO",
+            "a contract: its status, its history and where that came from",
+        ),
         ("rowledger check", "every invariant of the whole database"),
     ):
         out.print(f"  [bold]{here}{command}[/bold]\n      {shows}", soft_wrap=True)
