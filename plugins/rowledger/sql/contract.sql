@@ -14,7 +14,10 @@ found AS (
         SELECT contract_id FROM contract WHERE domain_id = %(domain_id)s AND form_id = chunk.form_id LIMIT 1
     ) AS known ON true
     LEFT JOIN LATERAL (
-        SELECT contact_id FROM contact WHERE domain_id = %(domain_id)s AND external_id = chunk.contact LIMIT 1
+        -- BETWEEN, not =: see sql/contact.sql, owners.
+        SELECT contact_id FROM contact
+        WHERE domain_id = %(domain_id)s AND external_id BETWEEN chunk.contact AND chunk.contact
+        ORDER BY external_id LIMIT 1
     ) AS person ON true
 ),
 -- Rules that look at one record alone; rule is null for what may be written.
