@@ -80,11 +80,12 @@ def prepare(path: Path, text_path: Path, template: ImportTemplate) -> TextFacts:
                 text = ("" if before != "\n" else MARK if text[0] == "\n" else "") + text
                 text = text.replace("\n\n", f"\n{MARK}\n").replace("\n\n", f"\n{MARK}\n")
                 blank_lines += text.count(MARK)
-            controls = controls or _has_controls(text)
-            mojibake = mojibake or bool(_MOJIBAKE.search(text))
-            lines += text.count("\n")
+            data = text.encode("utf-8")
+            controls = controls or _has_controls(data)
+            mojibake = mojibake or (not text.isascii() and bool(_MOJIBAKE.search(text)))
+            lines += data.count(b"\n")
             before = text[-1] if text else before
-            target.write(text.encode("utf-8"))
+            target.write(data)
             if not block:
                 break
         if before == "\0":
@@ -182,9 +183,7 @@ def _without_separator_line(text: str, template: ImportTemplate) -> str:
 _CONTROL_BYTES = bytes(b for b in range(0x20) if b not in b"\n") + b"\x7f"
 
 
-def _has_controls(text: str) -> bool:
-    data = text.encode("utf-8")
-    return (
-        len(data.translate(None, _CONTROL_BYTES)) != len(data)
-        or re.search(rb"\xc2[\x80-\x9f]", data) is not None
+def _has_controls(data: bytes) -> bool:
+    return len(data.translate(None, _CONTROL_BYTES)) != len(data) or (
+        not data.isascii() and re.search(rb"\xc2[\x80-\x9f]", data) is not None
     )
