@@ -187,8 +187,9 @@ def measure(
 def idle_sense(handle: Any) -> dict[str, Any]:
     """CPU seconds of a process that looks for waiting batches and finds none, as the sensor does."""
     code = (
-        "import contextlib, os\nfrom rowledger import batches, db\n"
-        "with contextlib.closing(db.connect(os.environ['URL'])) as c:\n    assert not batches.reserve(c, 'contact', 'run', 100, 300)\n"
+        "import contextlib, os\nfrom rowledger import batches, db, parked\n"
+        "with contextlib.closing(db.connect(os.environ['URL'])) as c:\n"
+        "    assert not batches.reserve(c, 'contact', 'run', 100, 300) and not parked.anything_due(c, 'contact')\n"
     )
     with database(handle, "idle") as url:
         prepare(url, 0)
