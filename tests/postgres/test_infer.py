@@ -14,8 +14,8 @@ import pytest
 
 from rowledger import infer, loading, templates
 from rowledger.errors import FileError
+from rowledger.infer.sniff import sniff
 from rowledger.records_in import Records
-from rowledger.sniff import sniff
 from rowledger.templates import ImportTemplate
 from rowledger.validation import Validation
 

@@ -12,7 +12,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from rowledger import loading, template_model, template_schema
+from rowledger import loading
+from rowledger.templates import model
+from rowledger.templates import schema as template_schema
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "include" / "templates"
@@ -20,8 +22,8 @@ SCHEMA = TEMPLATES / "template.schema.json"
 PAGE = ROOT / "docs" / "templates.md"
 PARTS = [
     part
-    for part in vars(template_model).values()
-    if isinstance(part, type) and issubclass(part, BaseModel) and part.__module__ == template_model.__name__
+    for part in vars(model).values()
+    if isinstance(part, type) and issubclass(part, BaseModel) and part.__module__ == model.__name__
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rowledger import loading, template_faults, templates
+from rowledger import loading, templates
 from rowledger.cli.terminal import (
     AsJson,
     TemplateName,
@@ -93,13 +93,13 @@ def template_schema(
     ] = None,
 ) -> None:
     """Print the JSON Schema of templates, by which editors complete and check them."""
-    from rowledger import template_schema
+    from rowledger.templates import schema
 
     if page is None:
-        print_json(template_schema.json_schema(loading.kinds()))
+        print_json(schema.json_schema(loading.kinds()))
     else:
         page.write_text(
-            template_schema.with_tables(page.read_text(encoding="utf-8"), loading.kinds()), encoding="utf-8"
+            schema.with_tables(page.read_text(encoding="utf-8"), loading.kinds()), encoding="utf-8"
         )
 
 
@@ -118,7 +118,7 @@ def infer_template(
 
     settings = from_environment()
     known_kind(kind)
-    if region is not None and not template_faults.is_region(region):
+    if region is not None and not templates.faults.is_region(region):
         raise UnknownCode(f"{region!r} is not a region with phone numbers of its own; name one such as DE.")
     kinds = loading.kinds()
     others, _ = templates.read_templates(settings.templates, kinds)

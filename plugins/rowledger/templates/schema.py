@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rowledger.model import Kind
-from rowledger.template_faults import ATTRIBUTE
-from rowledger.template_model import ImportTemplate
+from rowledger.templates.faults import ATTRIBUTE
+from rowledger.templates.model import ImportTemplate
 
 _OURS = ("name", "hash", "source")  # what reading a template adds to what it says
 _AS_IT_STANDS = {"type": ["string", "boolean", "number", "null"]}  # yes, 1 and NULL are words there

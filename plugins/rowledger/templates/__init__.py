@@ -16,15 +16,15 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rowledger import template_faults
 from rowledger.errors import TemplateError, UnknownCode
 from rowledger.model import Kind
-from rowledger.template_faults import (
+from rowledger.templates import faults
+from rowledger.templates.faults import (
     OWN_PREFIX as OWN_PREFIX,
 )  # one module to import for all that uses templates
-from rowledger.template_faults import fold_header as fold_header
-from rowledger.template_model import Column as Column
-from rowledger.template_model import ImportTemplate as ImportTemplate
+from rowledger.templates.faults import fold_header as fold_header
+from rowledger.templates.model import Column as Column
+from rowledger.templates.model import ImportTemplate as ImportTemplate
 
 MAX_TEMPLATE_BYTES = 256 * 1024
 MAX_DEPTH = 20  # PyYAML takes seconds for thousands of nested brackets
@@ -79,7 +79,7 @@ def parse_template(text: str, name: str, kinds: Mapping[str, Kind], where: str) 
     except ValidationError as error:
         problem = error.errors()[0]
         raise TemplateError(_sentence(where, node, problem["loc"], _words(problem))) from None
-    for loc, fault in template_faults.faults(template, kinds):
+    for loc, fault in faults.faults(template, kinds):
         raise TemplateError(_sentence(where, node, loc, fault))
     return _with_lists_of_fields(template, kinds[template.kind])
 

@@ -17,14 +17,14 @@ from typing import Any
 
 import yaml
 
-from rowledger.column_facts import NAMED_RECORDS, ColumnFacts, Rule
 from rowledger.errors import FileError, TemplateError
-from rowledger.field_words import fields_by_word, word
+from rowledger.infer.column_facts import NAMED_RECORDS, ColumnFacts, Rule
+from rowledger.infer.field_words import fields_by_word, word
+from rowledger.infer.sniff import Form, sniff
 from rowledger.model import Kind, TargetField
 from rowledger.records_in import Records
-from rowledger.sniff import Form, sniff
-from rowledger.template_model import Column, ImportTemplate
 from rowledger.templates import OWN_PREFIX, fold_header, parse_template
+from rowledger.templates.model import Column, ImportTemplate
 from rowledger.validation import Validation
 
 CHUNK = 20_000

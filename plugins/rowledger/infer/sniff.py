@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Literal, cast
 
 from rowledger.errors import FileError
-from rowledger.field_words import word
-from rowledger.template_model import Encoding, FileFormat
+from rowledger.infer.field_words import word
+from rowledger.templates.model import Encoding, FileFormat
 
 HEAD_CHARACTERS = 500_000
 HEAD_RECORDS = 500

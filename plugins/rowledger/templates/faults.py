@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from rowledger.model import Kind
-from rowledger.template_model import Column, ImportTemplate
+from rowledger.templates.model import Column, ImportTemplate
 
 Fault = tuple[tuple[int | str, ...], str]
 
