@@ -11,4 +11,8 @@ The way of the data:
 ``lanes``       cut a load, so that several connections merge at once
 ``ledger``      has one row per record, and balances
 ``pipeline``    is all of the above in order: validate, load, close
+
+Beside it: ``dry_run`` does the same and keeps nothing; ``parked`` records wait for a code or a contract, ``replay``
+applies them once it exists; ``timers`` give statuses that are due; ``reference`` keeps domains and their codes;
+``contracts`` and ``contacts`` tell what is known of one; ``infer`` proposes a template.
 """
