@@ -22,7 +22,7 @@ class Settings:
     templates: Path
     database_url: str | None = None
     validate_chunk: int = 50_000
-    load_chunk: int = 100_000
+    load_chunk: int = 50_000
     load_lanes: int = 2
     lease_seconds: int = 300
     batches_per_run: int = 100
