@@ -145,6 +145,16 @@ def database(handle: Any, name: str) -> Iterator[str]:
         _administer(handle, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+def settle(handle: Any, *urls: str) -> None:
+    """Clear up what earlier passes left, so that no autovacuum does it while the other side is measured."""
+    for url in urls:
+        with contextlib.closing(db.connect(url)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("VACUUM ANALYZE")
+    _administer(handle, "CHECKPOINT")
+
+
 def _administer(handle: Any, statement: str) -> None:
     connection = psycopg2.connect(handle.get_uri("postgres"))
     connection.autocommit = True
@@ -174,9 +184,9 @@ def measure(
                 "file_mb": round(file.stat().st_size / 1e6),
             }
             if compare:
-                _administer(handle, "CHECKPOINT")
+                settle(handle, hand_url, our_url)
                 result["by_hand_seconds"] = round(by_hand(hand_url, kind, file, version), 2)
-            _administer(handle, "CHECKPOINT")
+            settle(handle, *([hand_url] if compare else []), our_url)
             result |= by_rowledger(our_url, kind, file, settings)
             if compare:
                 result["ratio"] = round(result["seconds"] / result["by_hand_seconds"], 2)
