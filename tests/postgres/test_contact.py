@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from rowledger import contacts as contacts_of
-from rowledger import ledger, pipeline
-from rowledger.db import Connection, rows, transaction
+from rowledger import ledger, loading, pipeline
+from rowledger.db import Connection, Cursor, connect, rows, transaction
 from rowledger.errors import TemplateError, UnknownCode
 from rowledger.loading.contact import KIND
 from rowledger.model import Batch
@@ -751,6 +752,33 @@ def test_rule_7_the_profile_shows_fields_links_history_and_every_record(
         (2, "updated", {"last_name": {"before": "One", "after": "Two"},
                         "attributes.card": {"before": 7, "after": None}}, [], [], ["NEWS"]),
         (1, "created", {}, ["FAIR", "WEB"], ["NEWS"], []),
+    ]  # fmt: skip
+
+
+def test_rule_7_records_stand_in_the_order_in_which_they_were_applied(
+    connection: Connection,
+    database_url: str,
+    settings: Settings,
+    submit: Submit,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not in that in which their transactions began: one may have waited for its turn meanwhile."""
+    work(submit("Customer number,Last name,City\nK1,Ada,Ulm\n"))
+    slow, quick = (submit(f"Customer number,Last name,City\nK1,Ada,{city}\n") for city in ("Jena", "Bonn"))
+    lock_shared = loading.lock_shared
+
+    def overtaken(cursor: Cursor, batch: Batch) -> None:
+        if batch.seqno == slow:
+            with contextlib.closing(connect(database_url)) as other:
+                pipeline.work(pipeline.Worker(other, settings, "other"), quick)
+        lock_shared(cursor, batch)
+
+    monkeypatch.setattr(loading, "lock_shared", overtaken)
+    work(slow)
+    found = contacts_of.profile(connection, "DEMO", "K1", 10)
+    assert [record["changes"].get("city") for record in found.records] == [
+        {"before": "Bonn", "after": "Jena"}, {"before": "Ulm", "after": "Bonn"}, None,
     ]  # fmt: skip
 
 

@@ -182,12 +182,12 @@ SET leased_until = now() + make_interval(secs => %(lease_seconds)s), loaded_reco
 WHERE seqno = %(seqno)s
 
 -- name: finish
-UPDATE import_batch SET status = 'executed', processed = true, processed_at = now(), leased_until = NULL
+UPDATE import_batch SET status = 'executed', processed = true, processed_at = statement_timestamp(), leased_until = NULL
 WHERE seqno = %(seqno)s
 
 -- name: fail
 UPDATE import_batch
-SET status = 'executed', processed = false, processed_at = now(), leased_until = NULL,
+SET status = 'executed', processed = false, processed_at = statement_timestamp(), leased_until = NULL,
     import_completed = %(import_completed)s, error_rule = %(rule)s, error_message = %(message)s,
     unprocessed = %(unprocessed)s
 WHERE seqno = %(seqno)s
