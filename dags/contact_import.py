@@ -40,12 +40,13 @@ LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
     schedule="*/15 * * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
-    max_active_runs=2,  # while one run is at a big file, the next one takes the small ones
+    max_active_runs=2,  # while one run is at a big file, the next one takes what other domains have
     default_args={
         "retries": 3,
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": 3,
         "max_retry_delay": timedelta(minutes=5),
+        "weight_rule": "upstream",  # what is begun is brought to its end first
     },
     doc_md=__doc__,
     tags=["rowledger"],
@@ -76,13 +77,18 @@ def contact_import() -> None:
         """Apply the parked records that waited for what exists by now; skip when there are none."""
         tasks.replay("contact")
 
+    @task
+    def settle() -> None:
+        """Complete what ended before its close; skip when there is nothing."""
+        tasks.settle("contact")
+
     @task_group
     def import_batch(seqno: int) -> None:
         validate(seqno) >> load(seqno) >> close(seqno)
 
     seqnos = sense()
     import_batch.expand(seqno=seqnos)
-    seqnos >> replay()
+    seqnos >> [settle(), replay()]
 
 
 contact_import()

@@ -1,4 +1,4 @@
-"""The life of a batch: register, reserve, claim (the fence), reopen, finish, fail.
+"""The life of a batch: register, reserve, claim (the fence), reopen, wait, finish, fail.
 
 A claim raises the batch's epoch. Every later transaction of the worker begins with ``hold`` or ``hold_shared``, which
 checks that the epoch is still the worker's; the loser of a take-over gets ``Fenced`` and has written nothing.
@@ -17,7 +17,7 @@ from typing import Any
 
 from rowledger import staging
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
-from rowledger.errors import DuplicateUpload, Fenced, SetupError, UnknownCode
+from rowledger.errors import DuplicateUpload, Fenced, SetupError, Stopped, UnknownCode
 from rowledger.model import Batch, BatchStatus, Outcome, Reason
 from rowledger.templates import ImportTemplate
 from rowledger.uploads import Upload
@@ -75,12 +75,12 @@ def register(
             cursor, "subscriptions", seqno, domain_id, subscriptions, "subscription list", "is disabled"
         )
         if parent:
-            _event(cursor, seqno, "reprocess", by, f"The file of import batch {parent.seqno} once more")
-            _event(
+            note(cursor, seqno, "reprocess", by, f"The file of import batch {parent.seqno} once more")
+            note(
                 cursor, parent.seqno, "reprocessed", by, f"as import batch {seqno}, template {template.name}"
             )
         else:
-            _event(cursor, seqno, "uploaded", by, upload.file_name)
+            note(cursor, seqno, "uploaded", by, upload.file_name)
         return seqno
 
 
@@ -219,19 +219,20 @@ def claim(
     """Take a batch on: whoever worked on it before is fenced off. A failed batch is opened again.
 
     A batch that succeeded is returned as it is. ``step`` is what the worker wants to do; load and close need a
-    validated batch. Raises UnknownCode or SetupError.
+    validated batch. Raises UnknownCode, SetupError or Stopped.
     """
     with transaction(connection) as cursor:
-        cursor.execute(_SQL["fence"], {"seqno": seqno})
-        batch = _found(row(cursor, _SQL["lock"], {"seqno": seqno}), seqno)
+        batch = _locked(cursor, seqno)
         if batch.succeeded:
             return batch
         if batch.status in (BatchStatus.PAUSED, BatchStatus.CANCELLED):
-            raise SetupError(f"Import batch {seqno} is {batch.status} and is not worked on.")
+            raise _stopped(cursor, seqno)
         if step != "validate" and batch.validated_at is None:
             raise SetupError(f"Import batch {seqno} is not validated yet; run its step validate first.")
         if batch.failed:
             _reopen(cursor, batch, by)
+        if step == "validate" and batch.validated_at is not None:  # nothing to do: no claim
+            return read(cursor, seqno)
         cursor.execute(_SQL["claim"], {"seqno": seqno, "run_id": run_id, "lease_seconds": lease_seconds})
         return read(cursor, seqno)
 
@@ -246,28 +247,87 @@ def _reopen(cursor: Cursor, batch: Batch, by: str) -> None:
         staging.drop(cursor, batch)
     else:
         cursor.execute(_SQL["finish_validation"], {"seqno": batch.seqno})
-    _event(cursor, batch.seqno, "reopened", by, batch.error_message)
+    note(cursor, batch.seqno, "reopened", by, batch.error_message)
+
+
+def take(cursor: Cursor, seqno: int) -> Batch:
+    """The batch under its fence, for a request about it: no chunk of it is being written until the transaction ends.
+
+    Waits longer than others do, for as long as a chunk may take. Raises UnknownCode or TryAgain.
+    """
+    cursor.execute(_SQL["patience"])
+    return _locked(cursor, seqno)
+
+
+def _locked(cursor: Cursor, seqno: int) -> Batch:
+    cursor.execute(_SQL["fence"], {"seqno": seqno})
+    return _found(row(cursor, _SQL["lock"], {"seqno": seqno}), seqno)
+
+
+def fence(cursor: Cursor, batch: Batch) -> None:
+    """The fence alone, for what is added to a batch that has ended."""
+    cursor.execute(_SQL["fence"], {"seqno": batch.seqno})
 
 
 def hold(cursor: Cursor, batch: Batch, lease_seconds: int) -> None:
-    """The fence, and the lease once more. Raises Fenced if another worker has claimed the batch since."""
-    cursor.execute(_SQL["fence"], {"seqno": batch.seqno})
+    """The fence, and the lease once more. Raises Fenced if another worker has claimed the batch since, or Stopped."""
+    fence(cursor, batch)
     asked = {"seqno": batch.seqno, "epoch": batch.epoch, "lease_seconds": lease_seconds}
-    _still_ours(batch, row(cursor, _SQL["hold"], asked))
+    _still_ours(cursor, batch, row(cursor, _SQL["hold"], asked))
 
 
 def hold_shared(cursor: Cursor, batch: Batch) -> None:
-    """The fence for one of several lanes, whose mark renews the lease. Raises Fenced."""
+    """The fence for one of several lanes, whose mark renews the lease. Raises Fenced or Stopped."""
     cursor.execute(_SQL["fence_shared"], {"seqno": batch.seqno})
     # A statement of its own: it sees what was committed while the one before waited.
-    _still_ours(batch, row(cursor, _SQL["held"], {"seqno": batch.seqno, "epoch": batch.epoch}))
+    _still_ours(cursor, batch, row(cursor, _SQL["held"], {"seqno": batch.seqno, "epoch": batch.epoch}))
 
 
-def _still_ours(batch: Batch, found: dict[str, Any] | None) -> None:
-    if found is None:
-        raise Fenced(
-            f"Import batch {batch.seqno} was taken over by another worker; this one stops and has written nothing more."
+def _still_ours(cursor: Cursor, batch: Batch, found: dict[str, Any] | None) -> None:
+    if found is not None:
+        return
+    now = read(cursor, batch.seqno)
+    if now.epoch == batch.epoch and now.status is not BatchStatus.IN_PROGRESS:
+        raise _stopped(cursor, batch.seqno)
+    raise Fenced(
+        f"Import batch {batch.seqno} was taken over by another worker; this one stops and has written nothing more."
+    )
+
+
+def _stopped(cursor: Cursor, seqno: int) -> Stopped:
+    """Who stopped the batch, and where: what the event of the request says."""
+    found = row(cursor, _SQL["stop"], {"seqno": seqno})
+    if not found:  # it waits again, after trouble that another part of this worker met
+        return Stopped(f"Import batch {seqno} is not being worked on any more.")
+    place, _, why = (found["detail"] or "").partition(": ")
+    because = f": {why}" if why else "."
+    return Stopped(f"Import batch {seqno} was {found['event']} {place} by {found['by']}{because}")
+
+
+def wait(cursor: Cursor, batch: Batch, reason: str) -> None:
+    """Nothing is wrong with the batch: it waits until what its worker met has passed."""
+    fence(cursor, batch)
+    cursor.execute(_SQL["wait"], {"seqno": batch.seqno, "epoch": batch.epoch, "reason": reason})
+
+
+def ahead(connection: Connection, batch: Batch, lease_seconds: int) -> int | None:
+    """The batch of the same kind and domain that was uploaded earlier and is being worked off, if there is one.
+
+    Whoever asks waits for it, and keeps the lease of its own batch meanwhile.
+    """
+    with transaction(connection) as cursor:
+        cursor.execute(
+            _SQL["keep"], {"seqno": batch.seqno, "run_id": batch.run_id, "lease_seconds": lease_seconds}
         )
+        asked = {"seqno": batch.seqno, "kind": batch.kind, "domain_id": batch.domain_id}
+        found = row(cursor, _SQL["ahead"], asked)
+        return int(found["seqno"]) if found else None
+
+
+def lacking_raw(connection: Connection, kind: str) -> list[int]:
+    """The batches that ended before their close with refused records whose cells are not in the ledger yet."""
+    with transaction(connection) as cursor:
+        return [r["seqno"] for r in rows(cursor, _SQL["lacking_raw"], {"kind": kind})]
 
 
 def set_records(
@@ -306,7 +366,7 @@ def count_loaded(cursor: Cursor, batch: Batch, outcomes: Counter[str], lease_sec
 def finish(cursor: Cursor, batch: Batch, by: str) -> None:
     """Close the batch as a success; the database refuses it if the ledger does not balance."""
     cursor.execute(_SQL["finish"], {"seqno": batch.seqno})
-    _event(cursor, batch.seqno, "executed", by, None)
+    note(cursor, batch.seqno, "executed", by, None)
 
 
 def fail(cursor: Cursor, batch: Batch, by: str, rule: str, message: str, unprocessed: int) -> None:
@@ -317,10 +377,11 @@ def fail(cursor: Cursor, batch: Batch, by: str, rule: str, message: str, unproce
         {"seqno": batch.seqno, "import_completed": completed, "rule": rule, "message": message,
          "unprocessed": unprocessed},
     )  # fmt: skip
-    _event(cursor, batch.seqno, "failed", by, message)
+    note(cursor, batch.seqno, "failed", by, message)
 
 
-def _event(cursor: Cursor, seqno: int, event: str, by: str, detail: str | None) -> None:
+def note(cursor: Cursor, seqno: int, event: str, by: str, detail: str | None) -> None:
+    """Enter an event of a batch: who did what, and why."""
     cursor.execute(_SQL["event"], {"seqno": seqno, "event": event, "by": by, "detail": detail})
 
 

@@ -48,6 +48,15 @@ SESSION = (
 # Classes and codes of SQLSTATE that time mends: connection, transaction rollback, resources, intervention, lock.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 _TRANSIENT_CODES = ("55P03", "25006", "25P03")
+_TROUBLE = {
+    "53100": "The disk of the database server is full",
+    "53200": "The database server is out of memory",
+    "53300": "The database server takes no more connections",
+    "25006": "The database takes no changes at the moment, it is read-only",
+    "55P03": "Somebody else holds a lock in the database for too long",
+    "40P01": "The database broke off a deadlock",
+    "57P03": "The database server is starting or stopping",
+}
 
 
 def connect(url: str) -> Connection:
@@ -200,7 +209,7 @@ def _translate(error: psycopg2.Error) -> Exception:
             return TryAgain("The database cannot be reached or closed the connection.")
         return SetupError(f"The database driver refused the call ({type(error).__name__}).")
     if state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_CODES:
-        return TryAgain(f"The database is busy or not available (SQLSTATE {state}).")
+        return TryAgain(f"{_TROUBLE.get(state, 'The database is busy or not available')} (SQLSTATE {state}).")
     if state[:2] in ("22", "23"):
         return RecordRefused(state, error.diag.constraint_name, error.diag.column_name)
     if state == "42P01":

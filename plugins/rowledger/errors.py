@@ -12,6 +12,7 @@ class RowledgerError(Exception):
     """Something went wrong in Rowledger."""
 
     exit_code = 1
+    rule = "set_up"  # the machine word of a batch that fails by it
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__class__.__doc__ or "").strip())
@@ -75,10 +76,24 @@ class DuplicateUpload(SetupError):
         self.seqno = seqno
 
 
+class NotPossible(SetupError):
+    """What was asked for is not possible for an import batch in this state."""
+
+
+class WorkerLost(SetupError):
+    """A batch was taken on again and again, and each worker was lost without a word."""
+
+    rule = "worker_lost"
+
+
 class Fenced(RowledgerError):
     """Another worker has taken over this batch; this one stops and has written nothing more."""
 
     exit_code = 4
+
+
+class Stopped(Fenced):
+    """Somebody has paused or cancelled this batch; its worker stops and has written nothing more."""
 
 
 class RecordRefused(RowledgerError):

@@ -56,6 +56,11 @@ def add_raw(cursor: Cursor, batch: Batch, cells: Iterable[tuple[int, Iterable[st
     cursor.execute(_SQL["add_raw"], {"seqno": batch.seqno})
 
 
+def give_up_raw(cursor: Cursor, batch: Batch) -> None:
+    """Note that the cells of refused records cannot be had any more: none."""
+    cursor.execute(_SQL["give_up_raw"], {"seqno": batch.seqno})
+
+
 def records(
     connection: Connection, seqno: int, outcomes: list[str] | None = None, record_no: int | None = None
 ) -> Generator[dict[str, Any]]:

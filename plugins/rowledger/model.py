@@ -131,6 +131,8 @@ class Batch:
     validated_records: int
     staged_records: int
     loaded_records: int
+    attempts: int
+    waits_because: str | None
     counts: dict[str, int]
 
     @classmethod
@@ -147,6 +149,13 @@ class Batch:
         return f"#{self.seqno} {self.file_name}"
 
     @property
+    def done_records(self) -> int:
+        """How many records have a verdict; once all have one, how many have an outcome."""
+        if self.validated_at is None:
+            return self.validated_records
+        return (self.records_in_file or 0) - self.staged_records + self.loaded_records
+
+    @property
     def succeeded(self) -> bool:
         return self.status is BatchStatus.EXECUTED and self.import_completed and self.processed
 
@@ -155,8 +164,10 @@ class Batch:
         return self.status is BatchStatus.EXECUTED and not self.succeeded
 
     def as_dict(self) -> dict[str, Any]:
-        """What is shown to people and programs; file_path and epoch are internals."""
-        shown = {k: v for k, v in asdict(self).items() if k not in ("domain_id", "file_path", "epoch")}
+        """What is shown to people and programs; some fields are internals."""
+        shown = {
+            k: v for k, v in asdict(self).items() if k not in ("domain_id", "file_path", "epoch", "attempts")
+        }
         return shown | {
             "status": str(self.status),
             "counts": {outcome: count for outcome, count in self.counts.items() if count},

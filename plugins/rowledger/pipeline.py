@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rowledger import batches, lanes, ledger, loading, reference, staging
 from rowledger.db import Connection, Cursor, connect, transaction
-from rowledger.errors import Fenced, FileError, RowledgerError, SetupError, TryAgain
+from rowledger.errors import Fenced, FileError, RowledgerError, SetupError, TryAgain, WorkerLost
 from rowledger.lanes import Lane
 from rowledger.model import Batch, Outcome
 from rowledger.settings import Settings
@@ -75,7 +75,7 @@ def validate(worker: Worker, seqno: int) -> Batch:
     batch = worker.claim(seqno, "validate")
     if batch.validated_at is not None:
         return batch
-    with _failing(worker, batch):
+    with _ending(worker, batch):
         template = template_of(worker.connection, batch)
         _validate_records(worker, batch, template)
         _check_threshold(worker, batch, template)
@@ -83,6 +83,18 @@ def validate(worker: Worker, seqno: int) -> Batch:
     return batches.get(worker.connection, seqno)
 
 
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    """A full disk, a file that may not be read: time or an administrator mends it, not the sender of the file."""
+    try:
+        yield
+    except OSError as error:
+        raise TryAgain(
+            f"The worker cannot use its disk: {error.strerror or type(error).__name__}."
+        ) from error
+
+
+@_on_disk()
 def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) -> None:
     import pyarrow
 
@@ -147,7 +159,7 @@ def load(worker: Worker, seqno: int) -> Batch:
     batch = worker.claim(seqno, "load")
     if batch.succeeded:
         return batch
-    with _failing(worker, batch):
+    with _ending(worker, batch):
         template = template_of(worker.connection, batch)
         _load_lanes(worker, batch, template, again(worker, lambda: _arrange(worker, batch, template)))
     return batches.get(worker.connection, seqno)
@@ -212,25 +224,28 @@ def close(worker: Worker, seqno: int) -> Batch:
         return batch
     if batch.loaded_records != batch.staged_records:
         raise SetupError(f"Import batch {seqno} is not loaded yet; run its step load first.")
-    with _failing(worker, batch):
+    with _ending(worker, batch):
         if ledger.lacks_raw(worker.connection, batch):
-            _add_raw_cells(worker, batch)
+            _add_raw_cells(worker, batch, worker.chunk)
         again(worker, lambda: _finish(worker, batch))
     return batches.get(worker.connection, seqno)
 
 
-def _add_raw_cells(worker: Worker, batch: Batch) -> None:
+@_on_disk()
+def _add_raw_cells(
+    worker: Worker, batch: Batch, chunk: Callable[[Batch], AbstractContextManager[Cursor]]
+) -> None:
     """Read the file again for the cells of records that were refused while loading."""
     from rowledger.records_in import Records, raw_cells
 
     template = template_of(worker.connection, batch)
     with Records(Path(batch.file_path), template, worker.settings.scratch) as records:
-        for chunk in records.chunks(0, worker.settings.validate_chunk):
+        for part in records.chunks(0, worker.settings.validate_chunk):
 
-            def keep(chunk: Chunk = chunk) -> None:
-                with worker.chunk(batch) as cursor:
-                    missing = ledger.without_raw(cursor, batch, chunk.first, chunk.last)
-                    ledger.add_raw(cursor, batch, raw_cells(chunk, missing))
+            def keep(part: Chunk = part) -> None:
+                with chunk(batch) as cursor:
+                    missing = ledger.without_raw(cursor, batch, part.first, part.last)
+                    ledger.add_raw(cursor, batch, raw_cells(part, missing))
 
             again(worker, keep)
 
@@ -248,24 +263,62 @@ def template_of(connection: Connection, batch: Batch) -> ImportTemplate:
     return parse_template(source, name, loading.kinds(), f"template {name} of import batch {batch.seqno}")
 
 
-@contextmanager
-def _failing(worker: Worker, batch: Batch) -> Iterator[None]:
-    """Close the batch as failed when an error comes that trying again does not mend."""
+def complete_raw(worker: Worker, seqno: int) -> None:
+    """The same for a batch that failed or was cancelled before its close. Raises TryAgain."""
+    batch = batches.get(worker.connection, seqno)
+
+    @contextmanager
+    def chunk(batch: Batch) -> Iterator[Cursor]:
+        with transaction(worker.connection) as cursor:
+            batches.fence(cursor, batch)
+            yield cursor
+
     try:
+        _add_raw_cells(worker, batch, chunk)
+    except FileError as error:  # never to be had any more
+        log.warning("Import batch %s: the cells of its refused records are lost. %s", seqno, error)
+        with chunk(batch) as cursor:
+            ledger.give_up_raw(cursor, batch)
+
+
+@contextmanager
+def _ending(worker: Worker, batch: Batch) -> Iterator[None]:
+    """Close the batch as failed when an error comes that trying again does not mend; let it wait when time does."""
+    try:
+        _refuse_lost_workers(worker, batch)
         yield
-    except (Fenced, TryAgain):
+    except Fenced:
         raise
-    except FileError as error:
-        _fail(worker, batch, error.rule, str(error))
+    except TryAgain as error:
+        _wait(worker, batch, error)
         raise
     except RowledgerError as error:
-        _fail(worker, batch, "set_up", str(error))
+        _fail(worker, batch, error.rule, str(error))
         raise
     except Exception as error:
         log.exception("Import batch %s", batch.seqno)
         message = f"Rowledger itself failed ({type(error).__name__}); the log of the run has the details."
         _fail(worker, batch, "internal_error", message)
         raise
+
+
+def _refuse_lost_workers(worker: Worker, batch: Batch) -> None:
+    """A batch that takes every worker down with it must not keep the others waiting for ever."""
+    lost = batch.attempts - 1
+    if lost >= worker.settings.max_attempts:
+        raise WorkerLost(
+            f"{lost} workers in a row were lost at this batch without a word and without getting any further than record "
+            f"{batch.done_records:,}. Most likely they ran out of memory: give them more, or cut the file in parts. "
+            f"What is loaded stays loaded; clearing the task goes on from there."
+        )
+
+
+def _wait(worker: Worker, batch: Batch, trouble: TryAgain) -> None:
+    """Say why the batch waits, if the database can be told."""
+    if worker.connection.trial:
+        return
+    with suppress(RowledgerError), worker.another() as other, transaction(other.connection) as cursor:
+        batches.wait(cursor, batch, str(trouble))
 
 
 def _fail(worker: Worker, batch: Batch, rule: str, message: str) -> None:

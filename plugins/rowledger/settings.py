@@ -15,7 +15,8 @@ class Settings:
 
     ``database_url`` None means the embedded server under ``home``. ``validate_chunk`` and ``load_chunk`` are
     records per transaction, ``load_lanes`` how many connections load a batch of more than one such chunk;
-    ``lease_seconds`` is how long a batch belongs to a worker that says nothing.
+    ``lease_seconds`` is how long a batch belongs to a worker that says nothing; after ``max_attempts`` workers in a row
+    that were lost at a batch it fails.
     """
 
     home: Path
@@ -26,6 +27,7 @@ class Settings:
     load_lanes: int = 2
     lease_seconds: int = 300
     batches_per_run: int = 100
+    max_attempts: int = 5
 
     @property
     def uploads(self) -> Path:
@@ -47,6 +49,7 @@ def from_environment() -> Settings:
         load_lanes=_positive("ROWLEDGER_LOAD_LANES", Settings.load_lanes),
         lease_seconds=_positive("ROWLEDGER_LEASE_SECONDS", Settings.lease_seconds),
         batches_per_run=_positive("ROWLEDGER_BATCHES_PER_RUN", Settings.batches_per_run),
+        max_attempts=_positive("ROWLEDGER_MAX_ATTEMPTS", Settings.max_attempts),
     )
 
 

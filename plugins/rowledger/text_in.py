@@ -51,10 +51,8 @@ def prepare(path: Path, text_path: Path, template: ImportTemplate) -> TextFacts:
     before = "\n"  # the character before the block: a line break at the very start opens with a blank line
     try:
         source = path.open("rb")
-    except OSError as error:
-        raise FileError(
-            "file_missing", f"The uploaded file cannot be read any more ({error.strerror})."
-        ) from None
+    except FileNotFoundError:
+        raise FileError("file_missing", "The uploaded file is not there any more; upload it again.") from None
     with source, text_path.open("wb") as target:
         offset = _skip_bom(source, template)
         first = True

@@ -92,8 +92,9 @@ print(json.dumps({{
     assert found["errors"] == []
     assert found["dags"] == {
         path.stem: [False, "UTC", {
-            "sense": ["import_batch.close", "import_batch.load", "import_batch.validate", "replay"],
+            "sense": ["import_batch.close", "import_batch.load", "import_batch.validate", "replay", "settle"],
             "replay": [],
+            "settle": [],
             "import_batch.validate": ["import_batch.load"],
             "import_batch.load": ["import_batch.close"],
             "import_batch.close": [],

@@ -63,6 +63,7 @@ ARROWS = {
     "infer.column_facts": "values",
     "infer": "infer.column_facts errors infer.field_words model records_in infer.sniff templates.model templates validation",
     "pipeline": "batches db errors lanes ledger loading model records_in reference settings staging templates validation",
+    "control": "batches db errors lanes ledger model staging",
     "replay": "batches db errors loading model parked pipeline templates",
     "dry_run": "batches db errors ledger loading model pipeline staging templates uploads",
     # beside them: the database from a wheel

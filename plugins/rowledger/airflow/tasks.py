@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import logging
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 
 import psycopg2.extensions
 from airflow.sdk import Connection as AirflowConnection
 from airflow.sdk import get_current_context
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowRescheduleException,
+    AirflowSkipException,
+)
 
 from rowledger import batches, db, parked, pipeline, timers
 from rowledger import replay as replays
@@ -26,6 +33,8 @@ from rowledger.settings import Settings, from_environment
 log = logging.getLogger("rowledger.airflow")
 CONNECTION_ID = "rowledger"
 LABEL = "batch"  # the variable of the DAGs' map_index_template
+TURN_SECONDS = 20
+TURN_POLL_SECONDS = 0.5
 LINE_CHARACTERS = 80  # Airflow's page cuts what is longer
 Step = Callable[[pipeline.Worker, int], Batch]
 
@@ -33,15 +42,17 @@ Step = Callable[[pipeline.Worker, int], Batch]
 def sense(kind: str) -> list[int]:
     """Reserve the batches this run will work off, the oldest first.
 
-    The task ends skipped, and with it all that follows, when there are none and no parked record can be replayed.
+    The task ends skipped, and with it all that follows, when there are none and nothing is to be settled or replayed.
     """
     run_id = get_current_context()["run_id"]
     with _task_states(), _worker() as worker:
         settings = worker.settings
         limit, lease = settings.batches_per_run, settings.lease_seconds
         seqnos = batches.reserve(worker.connection, kind, run_id, limit, lease)
-        due = parked.anything_due(worker.connection, kind)
-    if not seqnos and not due:
+        idle = (
+            not seqnos and not _unsettled(worker, kind) and not parked.anything_due(worker.connection, kind)
+        )
+    if idle:
         raise AirflowSkipException(f"No import batch of the kind {kind} is waiting.")
     log.info("Import batches of this run: %s", ", ".join(f"#{seqno}" for seqno in seqnos) or "none")
     return seqnos
@@ -60,14 +71,43 @@ def replay(kind: str) -> None:
         )
 
 
+def settle(kind: str) -> None:
+    """Complete what ended before its close; the task ends skipped when there is nothing of the kind."""
+    with _task_states(), _worker() as worker:
+        unsettled = _unsettled(worker, kind)
+        for seqno in unsettled:
+            pipeline.complete_raw(worker, seqno)
+            log.info("Import batch %s: the cells of its refused records are in the ledger now", seqno)
+    if not unsettled:
+        raise AirflowSkipException(f"No ended batch of the kind {kind} lacks anything.")
+
+
+def _unsettled(worker: pipeline.Worker, kind: str) -> list[int]:
+    return batches.lacking_raw(worker.connection, kind)
+
+
 def validate(seqno: int) -> None:
     """Give every record a verdict."""
     _step(pipeline.validate, seqno)
 
 
 def load(seqno: int) -> None:
-    """Merge the accepted records into their targets."""
-    _step(pipeline.load, seqno)
+    """Merge the accepted records into their targets, when the batches that came first are done."""
+    _step(_load_in_turn, seqno)
+
+
+def _load_in_turn(worker: pipeline.Worker, seqno: int) -> Batch:
+    """First come, first served: what two files say about one contact must not depend on whose task is quicker.
+
+    Waits a while where it is; then the task gives up its place and comes back, so that the one ahead finds a place.
+    """
+    batch, deadline = batches.get(worker.connection, seqno), time.monotonic() + TURN_SECONDS
+    while (first := batches.ahead(worker.connection, batch, worker.settings.lease_seconds)) is not None:
+        if time.monotonic() > deadline:
+            log.info("Import batch %s waits for import batch %s, which came first", batch.label, first)
+            raise AirflowRescheduleException(datetime.now(UTC) + timedelta(seconds=TURN_SECONDS))  # type: ignore[no-untyped-call]
+        time.sleep(TURN_POLL_SECONDS)
+    return pipeline.load(worker, seqno)
 
 
 def close(seqno: int) -> None:
@@ -135,7 +175,7 @@ def _task_states() -> Iterator[None]:
     """Say in Airflow's words who must act: red at once, tried again later, or somebody else's by now."""
     try:
         yield
-    except TryAgain:
+    except (TryAgain, AirflowRescheduleException):
         raise
     except Fenced as error:
         raise AirflowSkipException(str(error)) from None

@@ -1,7 +1,8 @@
 """The command line ``rowledger``: for people (tables, sentences) and for scripts (``--json``, exit codes).
 
 Exit codes: 0 done; 1 a check or a batch failed; 2 the call or the set-up is wrong; 3 the file is wrong; 4 another
-worker took the batch over; 5 the same file was uploaded before; 75 the database is not available, try again.
+worker took the batch over, or somebody stopped it; 5 the same file was uploaded before; 75 the database is not
+available, try again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import os
 import sys
 
 # Importing a module adds its commands; the help lists them in this order.
-from rowledger.cli import imports, dry_run, parked, contracts, contacts, templates, reference, administration  # noqa: F401 # isort: skip
+from rowledger.cli import imports, control, dry_run, parked, contracts, contacts  # noqa: F401 # isort: skip
+from rowledger.cli import templates, reference, administration  # noqa: F401 # isort: skip
 from rowledger.cli.terminal import app, complain
 from rowledger.errors import RowledgerError
 

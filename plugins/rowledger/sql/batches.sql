@@ -93,11 +93,16 @@ SELECT seqno FROM import_batch WHERE status = 'waiting' ORDER BY seqno
 
 -- name: reserve
 -- Batches that wait, batches whose worker has fallen silent, and those this run has taken before (a retried sensor).
+-- What waits its turn in another run stays that run's as long as it works at any batch.
 WITH free AS (
     SELECT seqno
-    FROM import_batch
+    FROM import_batch AS b
     WHERE kind = %(kind)s AND status IN ('waiting', 'in_progress')
-      AND (leased_until IS NULL OR leased_until < now() OR run_id = %(run_id)s)
+      AND (leased_until IS NULL OR run_id = %(run_id)s
+           OR leased_until < now() AND (status = 'in_progress' OR NOT EXISTS (
+               SELECT FROM import_batch AS other
+               WHERE other.run_id = b.run_id AND other.status IN ('waiting', 'in_progress')
+                 AND other.leased_until >= now())))
     ORDER BY seqno
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
@@ -127,15 +132,54 @@ FOR UPDATE OF import_batch
 
 -- name: claim
 UPDATE import_batch
-SET status = 'in_progress', epoch = epoch + 1, started_at = coalesce(started_at, now()),
+SET status = 'in_progress', epoch = epoch + 1, attempts = attempts + 1, waits_because = NULL,
+    started_at = coalesce(started_at, now()),
     run_id = coalesce(%(run_id)s, run_id),
     leased_until = now() + make_interval(secs => %(lease_seconds)s)
 WHERE seqno = %(seqno)s
 
+-- name: patience
+SET LOCAL lock_timeout = '60s'
+
+-- name: stop
+-- The request that stopped the batch last.
+SELECT event, by, detail FROM import_batch_event
+WHERE seqno = %(seqno)s AND event IN ('paused', 'cancelled')
+ORDER BY event_id DESC
+LIMIT 1
+
+-- name: wait
+UPDATE import_batch SET status = 'waiting', attempts = 0, waits_because = %(reason)s
+WHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'
+
+-- name: keep
+UPDATE import_batch SET leased_until = now() + make_interval(secs => %(lease_seconds)s)
+WHERE seqno = %(seqno)s AND run_id = %(run_id)s AND status IN ('waiting', 'in_progress')
+
+-- name: ahead
+-- An earlier batch with a worker, or one that waits its turn in a run that works at one that is earlier still or next.
+SELECT seqno
+FROM import_batch AS b
+WHERE kind = %(kind)s AND domain_id = %(domain_id)s AND seqno < %(seqno)s AND status IN ('waiting', 'in_progress')
+  AND (leased_until >= now()
+       OR status = 'waiting' AND EXISTS (
+           SELECT FROM import_batch AS other
+           WHERE other.run_id = b.run_id AND other.seqno < %(seqno)s AND other.status IN ('waiting', 'in_progress')
+             AND other.leased_until >= now()))
+ORDER BY seqno
+LIMIT 1
+
+-- name: lacking_raw
+SELECT DISTINCT seqno
+FROM import_record JOIN import_batch AS b USING (seqno)
+WHERE kind = %(kind)s AND b.status IN ('executed', 'cancelled') AND NOT processed
+  AND raw IS NULL AND outcome IN ('rejected', 'ignored', 'parked')
+ORDER BY seqno
+
 -- name: reopen
 UPDATE import_batch
 SET status = 'waiting', reopened = reopened + 1, import_completed = false, processed = false,
-    error_rule = NULL, error_message = NULL, processed_at = NULL, unprocessed = 0
+    error_rule = NULL, error_message = NULL, processed_at = NULL, unprocessed = 0, attempts = 0
 WHERE seqno = %(seqno)s
 
 -- name: forget_unprocessed
@@ -167,15 +211,16 @@ WHERE seqno = %(seqno)s
 
 -- name: mark_validated
 UPDATE import_batch
-SET validated_records = %(last)s, staged_records = staged_records + %(staged)s, rejected = rejected + %(rejected)s
+SET validated_records = %(last)s, attempts = 0, staged_records = staged_records + %(staged)s, rejected = rejected + %(rejected)s
 WHERE seqno = %(seqno)s
 
 -- name: finish_validation
-UPDATE import_batch SET validated_at = now(), import_completed = true WHERE seqno = %(seqno)s
+UPDATE import_batch SET validated_at = now(), import_completed = true, attempts = 0 WHERE seqno = %(seqno)s
 
 -- name: count_loaded
 UPDATE import_batch
 SET leased_until = now() + make_interval(secs => %(lease_seconds)s), loaded_records = loaded_records + %(records)s,
+    attempts = 0,
     created = created + %(created)s, updated = updated + %(updated)s, unchanged = unchanged + %(unchanged)s,
     historic = historic + %(historic)s, ignored = ignored + %(ignored)s, parked = parked + %(parked)s,
     rejected = rejected + %(rejected)s

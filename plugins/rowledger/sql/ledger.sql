@@ -52,3 +52,7 @@ COPY raw_cells FROM STDIN (FORMAT csv)
 UPDATE import_record SET raw = raw_cells.raw
 FROM raw_cells
 WHERE import_record.seqno = %(seqno)s AND import_record.record_no = raw_cells.record_no
+
+-- name: give_up_raw
+UPDATE import_record SET raw = '[]'
+WHERE seqno = %(seqno)s AND raw IS NULL AND outcome IN ('rejected', 'ignored', 'parked')
