@@ -17,7 +17,7 @@ from typing import Any
 
 from rowledger import staging
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
-from rowledger.errors import DuplicateUpload, Fenced, SetupError, Stopped, UnknownCode
+from rowledger.errors import DuplicateUpload, Fenced, NotPossible, SetupError, Stopped, UnknownCode
 from rowledger.model import Batch, BatchStatus, Outcome, Reason
 from rowledger.templates import ImportTemplate
 from rowledger.uploads import Upload
@@ -37,12 +37,14 @@ def register(
     by: str,
     through: str,
     again: bool = False,
-    parent: Batch | None = None,
+    parent_seqno: int | None = None,
+    event: str = "reprocessed",
     seqno: int | None = None,
 ) -> int:
     """Make a waiting batch of an upload; returns its seqno. Raises UnknownCode or DuplicateUpload.
 
-    ``parent`` is the batch whose file is taken once more. A ``seqno`` is chosen by dry runs only.
+    ``parent_seqno`` is the batch whose records are taken once more, which is an ``event`` of that batch. A ``seqno`` is
+    chosen by dry runs only.
     """
     with transaction(connection) as cursor:
         domain_id = _domain_id(cursor, domain, template)
@@ -65,7 +67,7 @@ def register(
             cursor,
             _SQL["register"],
             same
-            | {"seqno": seqno, "parent_seqno": parent.seqno if parent else None, "kind": template.kind, "file_name": upload.file_name, "file_path": str(upload.path),
+            | {"seqno": seqno, "parent_seqno": parent_seqno, "kind": template.kind, "file_name": upload.file_name, "file_path": str(upload.path),
                "file_bytes": upload.bytes, "by": by, "through": through},
         )  # fmt: skip
         assert new
@@ -74,13 +76,9 @@ def register(
         _add_codes(
             cursor, "subscriptions", seqno, domain_id, subscriptions, "subscription list", "is disabled"
         )
-        if parent:
-            note(cursor, seqno, "reprocess", by, f"The file of import batch {parent.seqno} once more")
-            note(
-                cursor, parent.seqno, "reprocessed", by, f"as import batch {seqno}, template {template.name}"
-            )
-        else:
-            note(cursor, seqno, "uploaded", by, upload.file_name)
+        note(cursor, seqno, "uploaded", by, upload.file_name)
+        if parent_seqno:
+            note(cursor, parent_seqno, event, by, f"as import batch {seqno}, template {template.name}")
         return seqno
 
 
@@ -89,27 +87,47 @@ def reprocess(
 ) -> int:
     """Take the file of a batch that has ended once more, as a batch of its own; returns its seqno.
 
-    The batch itself stays as it ended; both name each other. Raises UnknownCode.
+    Raises NotPossible or UnknownCode.
     """
     if not batch.status.terminal:
-        raise UnknownCode(
+        raise NotPossible(
             f"Import batch {batch.seqno} is {batch.status.replace('_', ' ')}; only one that has ended can be reprocessed."
         )
     path = Path(batch.file_path)
     if not path.exists():
-        raise UnknownCode(f"The file of import batch {batch.seqno} is not kept any more; upload it again.")
-    with transaction(connection) as cursor:
-        codes = row(cursor, _SQL["codes"], {"seqno": batch.seqno})
-        assert codes
+        raise NotPossible(f"The file of import batch {batch.seqno} is not kept any more; upload it again.")
     upload = Upload(batch.file_name, path, batch.file_bytes, batch.file_sha256)
+    return register_child(
+        connection, upload, template, suite_hash, batch, "reprocessed", by=by, through=through
+    )
+
+
+def register_child(
+    connection: Connection,
+    upload: Upload,
+    template: ImportTemplate,
+    suite_hash: str,
+    parent: Batch,
+    event: str,
+    *,
+    by: str,
+    through: str,
+) -> int:
+    """Make a waiting batch of records of another one, with its domain, origins and lists; returns its seqno.
+
+    The other one stays as it ended; both name each other. Raises UnknownCode.
+    """
+    with transaction(connection) as cursor:
+        codes = row(cursor, _SQL["codes"], {"seqno": parent.seqno})
+        assert codes
     return register(
-        connection, upload, template, suite_hash, batch.domain, origins=codes["origins"],
-        subscriptions=codes["subscriptions"], by=by, through=through, again=True, parent=batch,
+        connection, upload, template, suite_hash, parent.domain, origins=codes["origins"],
+        subscriptions=codes["subscriptions"], by=by, through=through, again=True, parent_seqno=parent.seqno, event=event,
     )  # fmt: skip
 
 
 def children(connection: Connection, seqno: int) -> list[int]:
-    """The batches that took the file of this one once more."""
+    """The batches that took the file of this one once more, or its rejected records."""
     with transaction(connection) as cursor:
         return [r["seqno"] for r in rows(cursor, _SQL["children"], {"seqno": seqno})]
 

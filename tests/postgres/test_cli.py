@@ -242,7 +242,7 @@ def test_a_batch_is_reprocessed_as_a_batch_of_its_own_with_the_old_or_the_curren
     ]
     assert call("show", "3", "--json").json["parent_seqno"] == 1
     assert "as import batch 3" in call("show", "1").out
-    assert "import batch 1 once more" in call("show", "3").out
+    assert "Takes records of import batch 1 once more" in call("show", "3").out
 
 
 def test_a_file_that_is_not_kept_any_more_cannot_be_reprocessed(
@@ -254,6 +254,47 @@ def test_a_file_that_is_not_kept_any_more_cannot_be_reprocessed(
     told = call("reprocess", "1", "--template", "old")
     assert told.code == 2
     assert told.err == "The file of import batch 1 is not kept any more; upload it again.\n"
+
+
+def test_rejected_records_are_rerun_as_they_were_or_mended(call: Call, write: Write) -> None:
+    call(
+        "submit", write("Customer number,Last name\nK1,Ada\nK 2,Brontë\nK3,\n"), *CONTACTS, "--origin", "FAIR"
+    )
+    told = call("rerun", "1")
+    assert (told.code, told.err) == (
+        2,
+        "Import batch 1 has not ended yet; its rejected records can be rerun then.\n",
+    )
+    call("work", "1")
+    assert "rowledger rerun 1 mend.csv" in call("show", "1").out.replace("\n", " ")
+    as_they_were = call("rerun", "1", "--json").json
+    assert (as_they_were["seqno"], as_they_were["parent_seqno"]) == (2, 1)
+    call("work", "2")
+    assert call("show", "2", "--json").json["counts"] == {"rejected": 2}
+    mended = write(
+        call("rejects", "1").out.replace("K 2", "K2").replace('"K3",""', '"K3","Curie"'), "mend.csv"
+    )
+    assert call("rerun", "1", mended).out == "3\n"
+    call("work", "3")
+    assert call("show", "3", "--json").json["counts"] == {"created": 2}
+    assert call("show", "1", "--json").json["children"] == [2, 3]
+    assert call("contact", "K2", "--domain", "DEMO", "--json").json["origins"][0]["code"] == "FAIR"
+    told = call("rerun", "3")
+    assert (told.code, told.err) == (2, "Import batch 3 has no rejected records.\n")
+
+
+def test_a_batch_is_paused_resumed_and_cancelled(call: Call, write: Write) -> None:
+    call("submit", write(), *CONTACTS)
+    assert call("pause", "1", "--why", "wrong month?").out.startswith("Import batch #1 ")
+    told = call("work", "1")
+    assert told.code == 4
+    assert "was paused at record 0" in told.err
+    assert "wrong month?" in told.err
+    assert call("resume", "1", "--json").json["status"] == "waiting"
+    cancelled = call("cancel", "1", "--why", "it is")
+    assert "is cancelled. 0 records are written and stay" in cancelled.out.replace("\n", " ")
+    assert call("show", "1", "--json").json["events"][-1]["detail"] == "at record 0: it is"
+    assert call("resume", "1").code == 2
 
 
 # From a file to its ledger -------------------------------------------------------------------------------------

@@ -399,7 +399,7 @@ def lose_connection(worker: pipeline.Worker) -> None:
 
 @pytest.mark.parametrize(
     ("breaks", "raised", "status"),
-    [(raise_error, RuntimeError, "executed"), (lose_connection, TryAgain, "in_progress")],
+    [(raise_error, RuntimeError, "executed"), (lose_connection, TryAgain, "waiting")],
 )
 def test_an_error_in_one_lane_stops_the_other_and_leaves_no_connection_open(
     breaks: Any, raised: Any, status: str, two_workers: Any, undisturbed: Any, contents: Contents, tmp_path: Path,

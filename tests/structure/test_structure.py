@@ -64,6 +64,7 @@ ARROWS = {
     "infer": "infer.column_facts errors infer.field_words model records_in infer.sniff templates.model templates validation",
     "pipeline": "batches db errors lanes ledger loading model records_in reference settings staging templates validation",
     "control": "batches db errors lanes ledger model staging",
+    "reruns": "batches db errors layouts ledger model settings templates uploads",
     "replay": "batches db errors loading model parked pipeline templates",
     "dry_run": "batches db errors ledger loading model pipeline staging templates uploads",
     # beside them: the database from a wheel

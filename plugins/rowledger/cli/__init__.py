@@ -20,7 +20,7 @@ from rowledger.errors import RowledgerError
 def main() -> None:
     """Run the command line; errors become sentences and exit codes."""
     try:
-        app()
+        app(prog_name="rowledger")
     except RowledgerError as error:
         complain(error)
         sys.exit(error.exit_code)

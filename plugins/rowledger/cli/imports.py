@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from rowledger import batches, ledger, parked, pipeline, replay, templates, uploads
+from rowledger import batches, ledger, parked, pipeline, replay, reruns, templates, uploads
 from rowledger.cli.terminal import (
     AsJson,
     AsJsonLines,
@@ -41,6 +41,7 @@ from rowledger.cli.terminal import (
     print_json,
     reason_table,
 )
+from rowledger.db import Connection
 from rowledger.errors import DuplicateUpload, FileError, RowledgerError, SetupError, UnknownCode
 from rowledger.model import Batch, BatchStatus, Outcome
 from rowledger.settings import Settings, from_environment
@@ -148,23 +149,77 @@ def reprocess(
     settings = from_environment()
     with database(settings) as connection:
         batch = batches.get(connection, seqno)
-        if template is Version.OLD:
-            chosen, suite_hash = pipeline.template_of(connection, batch), batch.suite_hash
-        else:
-            from rowledger import suites
-
-            chosen = find_template(settings, batch.template, batch.kind)
-            suite_hash = suites.suite_hash(chosen)
+        chosen, suite_hash = _version(connection, settings, batch, template)
         new = batches.reprocess(
             connection, batch, chosen, suite_hash, by=getpass.getuser(), through="command line"
         )
-    shown = {
-        "seqno": new,
-        "parent_seqno": seqno,
-        "file_name": batch.file_name,
-        "template_changed": chosen.hash != batch.template_hash,
+    _print_child(new, batch, chosen, as_json)
+
+
+@app.command(rich_help_panel=PANEL)
+def rerun(
+    seqno: Seqno,
+    mended: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The rejected records, mended; see rowledger rejects.", exists=True, metavar="FILE"
+        ),
+    ] = None,
+    template: Annotated[
+        Version, typer.Option(help="The template as it was at the upload (old), or as it is now (current).")
+    ] = Version.OLD,
+    as_json: AsJson = False,
+) -> None:
+    """Take only the rejected records of a batch once more, as a waiting batch of their own; prints its seqno.
+
+    Without a FILE as they were: what they lacked, such as a contract, may be there by now.
+    """
+    settings = from_environment()
+    with database(settings) as connection:
+        batch = _with_raw_cells(connection, settings, seqno)
+        chosen, suite_hash = _version(connection, settings, batch, template)
+        new = reruns.rerun(
+            connection,
+            settings,
+            batch,
+            chosen,
+            suite_hash,
+            mended,
+            by=getpass.getuser(),
+            through="command line",
+        )
+    _print_child(new, batch, chosen, as_json)
+
+
+def _version(
+    connection: Connection, settings: Settings, batch: Batch, version: Version
+) -> tuple[templates.ImportTemplate, str]:
+    """A version of the batch's template, and the hash of its suite."""
+    if version is Version.OLD:
+        return pipeline.template_of(connection, batch), batch.suite_hash
+    from rowledger import suites
+
+    chosen = find_template(settings, batch.template, batch.kind)
+    return chosen, suites.suite_hash(chosen)
+
+
+def _print_child(seqno: int, parent: Batch, chosen: templates.ImportTemplate, as_json: bool) -> None:
+    changed = chosen.hash != parent.template_hash
+    child = {
+        "seqno": seqno,
+        "parent_seqno": parent.seqno,
+        "file_name": parent.file_name,
+        "template_changed": changed,
     }
-    print_json(shown) if as_json else out.print(new)
+    print_json(child) if as_json else out.print(seqno)
+
+
+def _with_raw_cells(connection: Connection, settings: Settings, seqno: int) -> Batch:
+    """The batch; one that ended before its close gets the cells of its refused records first."""
+    batch = batches.get(connection, seqno)
+    if batch.status.terminal and not batch.processed and ledger.lacks_raw(connection, batch):
+        pipeline.complete_raw(pipeline.Worker(connection, settings, getpass.getuser()), seqno)
+    return batch
 
 
 @app.command("list", rich_help_panel=PANEL)
@@ -215,8 +270,10 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
     if reasons:
         out.print("\nWhy records were not loaded:")
         out.print(reason_table(reasons))
-    if batch.processed and (batch.counts[Outcome.REJECTED] or replayed.get(Outcome.REJECTED)):
-        out.print(f"To mend the rejected records: rowledger rejects {seqno} > mend.csv")
+    if batch.status.terminal and (batch.counts[Outcome.REJECTED] or replayed.get(Outcome.REJECTED)):
+        out.print(
+            f"To mend the rejected records: rowledger rejects {seqno} > mend.csv, then rowledger rerun {seqno} mend.csv"
+        )
     for event in events:
         told = event["detail"] in (None, batch.error_message)  # the reason of a failure stands above
         detail = "" if told else f": {plain(event['detail'])}"
@@ -257,7 +314,7 @@ def rejects(seqno: Seqno) -> None:
     """Print the rejected records as CSV in the layout of their file, with their reasons: mend them, submit them again."""
     settings = from_environment()
     with database(settings) as connection:
-        batch = batches.get(connection, seqno)
+        batch = _with_raw_cells(connection, settings, seqno)
         template = pipeline.template_of(connection, batch)
         header = _header_of(batch, template, settings)
         sys.stdout.reconfigure(encoding=template.file.encoding, errors="xmlcharrefreplace", newline="")  # type: ignore[union-attr]
@@ -291,9 +348,13 @@ def _print_batch(batch: Batch) -> None:
     )
     out.print(f"{batch.kind} for {batch.domain}, template {batch.template}, uploaded {batch.uploaded_at:%Y-%m-%d %H:%M} "
               f"by {plain(batch.uploaded_by)} ({batch.uploaded_through})")  # fmt: skip
+    if batch.parent_seqno:
+        out.print(f"Takes records of import batch {batch.parent_seqno} once more")
+    if batch.waits_because:
+        out.print(f"[yellow]Waits: {plain(batch.waits_because)}[/yellow]")
     if batch.processed_at and batch.started_at:
         seconds = (batch.processed_at - batch.started_at).total_seconds()
-        ended = "Processed" if batch.processed else "Failed"
+        ended = "Processed" if batch.processed else "Failed" if batch.failed else "Cancelled"
         out.print(f"{ended} {batch.processed_at:%Y-%m-%d %H:%M}, after {seconds:.1f} s")
     if batch.error_message:
         out.print(f"[red]{plain(batch.error_message)}[/red]")
