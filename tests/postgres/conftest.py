@@ -1,14 +1,20 @@
-"""What two databases are compared by."""
+"""A domain of a test's own, and what two databases are compared by."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rowledger import db
+from rowledger import db, reference
 from rowledger.db import Connection
+from rowledger.reference import Reference
+
+DATA = Path(__file__).parent.parent / "data"
+_numbers = itertools.count(1)
 
 TABLES = {
     "contacts": """
@@ -42,6 +48,15 @@ TABLES = {
         FROM parked_record ORDER BY seqno, record_no""",
     "staging": "SELECT count(*) FROM pg_tables WHERE schemaname = 'rowledger_staging'",
 }  # fmt: skip
+
+
+@pytest.fixture
+def domain(connection: Connection) -> str:
+    """A domain like DEMO, with its contracts F1 to F3, for tests that share a database."""
+    (demo, _) = reference.read(DATA / "reference.yml").domains
+    code = f"DEMO-{next(_numbers)}"
+    reference.load(connection, Reference(domains=(demo.model_copy(update={"code": code}),)))
+    return code
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -12,18 +11,15 @@ from typing import Any
 
 import pytest
 
-from rowledger import ledger, pipeline, reference
+from rowledger import ledger, pipeline
 from rowledger.db import Connection, rows, transaction
 from rowledger.model import Batch
-from rowledger.reference import Reference
 from rowledger.settings import Settings
 
 Submit, Work = Callable[..., int], Callable[[int], Batch]
 Told = list[tuple[Any, ...]]
 Apply = Callable[..., Told]
 Fresh = Callable[..., AbstractContextManager[str]]
-DATA = Path(__file__).parent.parent / "data"
-_numbers = itertools.count(1)
 HEADER = "Form ID;Sign-up date;Customer number\n"
 
 
@@ -39,15 +35,6 @@ def database_url(fresh_database: Fresh) -> Iterator[str]:
     """One database for all; every test has a domain of its own."""
     with fresh_database() as url:
         yield url
-
-
-@pytest.fixture
-def domain(connection: Connection) -> str:
-    """A domain like DEMO, with the contracts F1 to F3."""
-    (demo, _) = reference.read(DATA / "reference.yml").domains
-    code = f"DEMO-{next(_numbers)}"
-    reference.load(connection, Reference(domains=(demo.model_copy(update={"code": code}),)))
-    return code
 
 
 @dataclasses.dataclass

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import csv
 import dataclasses
-import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,15 +18,13 @@ from typing import Any
 
 import pytest
 
-from rowledger import ledger, reference
+from rowledger import ledger
 from rowledger.db import Connection, rows, transaction
 from rowledger.model import Batch
-from rowledger.reference import Reference
 from rowledger.settings import Settings
 from rowledger.text_in import BLOCK_BYTES
 
 DATA = Path(__file__).parent.parent / "data"
-_numbers = itertools.count(1)
 Submit, Work, Run = Callable[..., int], Callable[[int], Batch], Callable[..., Batch]
 Became = Callable[[int], list[tuple[Any, ...]]]
 Fresh = Callable[..., AbstractContextManager[str]]
@@ -247,14 +244,6 @@ def database_url(fresh_database: Fresh) -> Iterator[str]:
     """One database for all files of faults; each test has a domain of its own."""
     with fresh_database() as url:
         yield url
-
-
-@pytest.fixture
-def domain(connection: Connection) -> str:
-    (demo, _) = reference.read(DATA / "reference.yml").domains
-    code = f"DEMO-{next(_numbers)}"
-    reference.load(connection, Reference(domains=(demo.model_copy(update={"code": code}),)))
-    return code
 
 
 @pytest.fixture

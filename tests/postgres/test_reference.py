@@ -412,17 +412,23 @@ def test_what_the_operations_do_not_foresee_is_still_a_sentence(connection: Conn
 # Retired codes and imports ---------------------------------------------------------------------------------------
 
 
-def test_a_retired_status_is_unknown_for_new_records_and_stays_in_history(
-    connection: Connection,
-    submit: Callable[..., int],
-    work: Callable[[int], Any],
-    became: Callable[[int], Any],
-) -> None:
+@pytest.fixture
+def apply(
+    submit: Callable[..., int], work: Callable[[int], Any], became: Callable[[int], Any]
+) -> Callable[[str], Any]:
+    """Import one result code, and tell what became of it."""
+
     def apply(line: str) -> Any:
         seqno = submit(line + ";;\n", "result_codes")
         work(seqno)
         return became(seqno)
 
+    return apply
+
+
+def test_a_retired_status_is_unknown_for_new_records_and_stays_in_history(
+    connection: Connection, apply: Callable[[str], Any]
+) -> None:
     assert apply("F1;02-02-2026;20") == [(1, "updated")]
     history = run(connection, "SELECT * FROM status_chain ORDER BY history_id")
     reference.set_in_use(connection, Status, "20", False, "DEMO")
@@ -433,16 +439,8 @@ def test_a_retired_status_is_unknown_for_new_records_and_stays_in_history(
 
 
 def test_a_flag_of_a_status_in_use_changes_what_comes_and_not_what_was(
-    connection: Connection,
-    submit: Callable[..., int],
-    work: Callable[[int], Any],
-    became: Callable[[int], Any],
+    connection: Connection, apply: Callable[[str], Any]
 ) -> None:
-    def apply(line: str) -> Any:
-        seqno = submit(line + ";;\n", "result_codes")
-        work(seqno)
-        return became(seqno)
-
     apply("F1;02-02-2026;20")
     history = run(connection, "SELECT * FROM status_chain ORDER BY history_id")
     status = reference.get(connection, Status, "20", "DEMO")
