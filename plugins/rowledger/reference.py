@@ -191,8 +191,7 @@ def _load_domain(cursor: Cursor, domain: Domain) -> Iterator[tuple[str, Loaded]]
         yield "phases", _save(cursor, domain_id, [phase for phase in domain.phases if phase not in last])
         yield "statuses", _save(cursor, domain_id, domain.statuses)
         yield "phases", _save(cursor, domain_id, last)
-        lines = [contract.model_dump(mode="json") for contract in domain.contracts]
-        yield "contracts", _write(cursor, "save_contracts", lines, domain_id)
+        yield "contracts", _save_contracts(cursor, domain_id, domain.contracts)
         yield "origins", _save(cursor, domain_id, domain.origins)
         yield "subscriptions", _save(cursor, domain_id, domain.subscriptions)
     except WrongValue as error:
@@ -361,6 +360,18 @@ def _write(cursor: Cursor, query: str, lines: list[dict[str, Any]], domain_id: i
     written = rows(cursor, _SQL[query], {"lines": Json(lines), "domain_id": domain_id}) if lines else []
     created = sum(1 for r in written if r["created"])
     return Loaded(created, len(written) - created, len(lines) - len(written))
+
+
+def _save_contracts(cursor: Cursor, domain_id: int | None, contracts: Sequence[Contract]) -> Loaded:
+    """The same for contracts, under the lock that imports of contracts take for a chunk of theirs.
+
+    An import at the same moment would not see them, and the database would refuse its own as doubles.
+    """
+    if not contracts:
+        return Loaded()
+    cursor.execute(queries("loading")["lock"], {"kind": "contract", "domain_id": domain_id})
+    lines = [contract.model_dump(mode="json") for contract in contracts]
+    return _write(cursor, "save_contracts", lines, domain_id)
 
 
 def _refuse_phase_of_status(cursor: Cursor, asked: Mapping[str, Any]) -> None:

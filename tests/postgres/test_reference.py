@@ -602,6 +602,35 @@ def test_a_reference_load_does_not_hold_up_imports(
     another.rollback()
 
 
+def test_contracts_of_a_reference_load_and_of_an_import_at_the_same_moment_know_of_each_other(
+    connection: Connection,
+    another: Connection,
+    database_url: str,
+    submit: Callable[..., int],
+    work: Callable[[int], Any],
+    became: Callable[[int], Any],
+) -> None:
+    """An import that did not wait would miss the load's new contract, and the database would refuse its own."""
+    given = demo(contracts=[{"form_id": "F9", "sign_up_date": "2026-02-01"}], origins=[AN_ORIGIN])
+    seqno = submit("Form ID;Sign-up date\nF9;02-02-2026\n", "contracts")
+    with (
+        contextlib.closing(db.connect(database_url)) as watcher,
+        contextlib.closing(db.connect(database_url)) as holder,
+    ):
+        with holder.cursor() as cursor:  # the load stops after its contracts, before its origins
+            cursor.execute("LOCK TABLE origin IN EXCLUSIVE MODE")
+        loading, loaded = second(lambda: reference.load(another, given))
+        waits(another, watcher)
+        importing, imported = second(lambda: work(seqno))
+        waits(connection, watcher)
+        holder.rollback()
+        loading.join()
+        importing.join()
+    assert loaded[0]["contracts"] == Loaded(created=1)
+    assert imported[0].succeeded
+    assert became(seqno) == [(1, "updated")]
+
+
 # A reference file ------------------------------------------------------------------------------------------------
 
 
