@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from rowledger import staging
+from rowledger import domains, staging
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
 from rowledger.errors import DuplicateUpload, Fenced, NotPossible, SetupError, Stopped, UnknownCode
 from rowledger.model import Batch, BatchStatus, Outcome, Reason
@@ -47,7 +47,8 @@ def register(
     chosen by dry runs only.
     """
     with transaction(connection) as cursor:
-        domain_id = _domain_id(cursor, domain, template)
+        domain_id = domains.id_of(cursor, domain, in_use=True)
+        _refuse_other_domains(template, domain)
         _refuse_unchosen(template, "origin", origins, template.origins)
         _refuse_unchosen(template, "subscription list", subscriptions, template.subscriptions)
         if not again:  # two uploads of one file at once must not both believe to be the first
@@ -132,19 +133,12 @@ def children(connection: Connection, seqno: int) -> list[int]:
         return [r["seqno"] for r in rows(cursor, _SQL["children"], {"seqno": seqno})]
 
 
-def _domain_id(cursor: Cursor, code: str, template: ImportTemplate) -> int:
-    found = row(cursor, _SQL["domain"], {"code": code})
-    if not found or found["retired"]:
-        known = ", ".join(r["code"] for r in rows(cursor, _SQL["domains"])) or "none yet; create one first"
-        fault = (
-            f'Domain "{code}" is retired and cannot be chosen.' if found else f'There is no domain "{code}".'
-        )
-        raise UnknownCode(f"{fault} Domains are: {known}.")
+def _refuse_other_domains(template: ImportTemplate, code: str) -> None:
+    """A template may say which domains it is for."""
     if template.domains and code not in template.domains:
         raise UnknownCode(
             f'Template "{template.name}" is not for domain {code}; it is for {", ".join(template.domains)}.'
         )
-    return int(found["domain_id"])
 
 
 def _refuse_unchosen(

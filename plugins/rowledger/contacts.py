@@ -6,6 +6,7 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rowledger import domains
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
 from rowledger.errors import UnknownCode
 
@@ -56,10 +57,8 @@ def profile(connection: Connection, domain: str, key: str, limit: int) -> Profil
 def _fields(cursor: Cursor, domain: str, key: str) -> dict[str, Any]:
     """The row of the contact, each attribute a field of its own."""
     key = unicodedata.normalize("NFC", key.strip())
-    found = row(cursor, _SQL["contact"], {"domain": domain, "key": key})
+    found = row(cursor, _SQL["contact"], {"domain_id": domains.id_of(cursor, domain), "key": key})
     if not found:
-        raise UnknownCode(f'There is no domain "{domain}".')
-    if found["contact_id"] is None:
         raise UnknownCode(f'Nobody in domain {domain} has the external id or the email "{key}".')
     fields = {name: value for name, value in found.items() if name != "attributes"}
     attributes = found["attributes"] or {}

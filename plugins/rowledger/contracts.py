@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime
 from typing import Any, Self
 
+from rowledger import domains
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
 from rowledger.errors import UnknownCode
 
@@ -40,10 +41,9 @@ class StatusEntry:
 
 def contract_id(cursor: Cursor, domain: str, form_id: str) -> int:
     """The contract of that form id. Raises UnknownCode if there is no such domain or contract."""
-    found = row(cursor, _SQL["contract"], {"domain": domain, "form_id": form_id})
+    asked = {"domain_id": domains.id_of(cursor, domain), "form_id": form_id}
+    found = row(cursor, _SQL["contract"], asked)
     if not found:
-        raise UnknownCode(f'There is no domain "{domain}".')
-    if found["contract_id"] is None:
         raise UnknownCode(f'There is no contract "{form_id}" in domain {domain}.')
     return int(found["contract_id"])
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from psycopg2 import sql
 
+from rowledger import domains
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
-from rowledger.errors import UnknownCode
 from rowledger.model import Batch, Reason
 
 _SQL = queries("parked")
@@ -42,9 +42,8 @@ def refuse(cursor: Cursor, batch: Batch, key: str, reason: Reason) -> int:
 def groups(connection: Connection, kind: str | None, domain: str | None, limit: int) -> list[dict[str, Any]]:
     """What waits for what: how many records, of which batches, since when; most records first. Raises UnknownCode."""
     with transaction(connection) as cursor:
-        asked = {"kind": kind, "domain": domain, "limit": limit}
-        if domain is not None and not row(cursor, _SQL["domain"], asked):
-            raise UnknownCode(f'There is no domain "{domain}".')
+        domain_id = None if domain is None else domains.id_of(cursor, domain)
+        asked = {"kind": kind, "domain_id": domain_id, "limit": limit}
         return rows(cursor, _SQL["groups"], asked)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from psycopg2.extras import Json
 
-from rowledger.db import Connection, Cursor, queries, row, rows, transaction
+from rowledger import domains
+from rowledger.db import Connection, Cursor, queries, rows, transaction
 from rowledger.errors import ChangedMeanwhile, RecordRefused, SetupError, UnknownCode, WrongValue
 from rowledger.reference_data import (
     AnItem,
@@ -133,7 +134,7 @@ def set_in_use(
 def make_initial(connection: Connection, code: str, domain: str, *, by: str | None = None) -> bool:
     """Make a status the domain's initial one, in the place of the one that was. False if it was already."""
     with _changing(connection, by) as cursor:
-        domain_id = _domain_id(cursor, Status, domain)
+        domain_id = domains.id_of(cursor, domain)
         new = _get(cursor, Status, code, domain_id, domain)
         old = [status for status in _all(cursor, Status, domain_id) if status.initial and status.code != code]
         moved = [make(Status, status.model_dump() | {"initial": False}) for status in old]
@@ -184,7 +185,7 @@ def load(
 def _load_domain(cursor: Cursor, domain: Domain) -> Iterator[tuple[str, Loaded]]:
     try:
         yield "domains", _save(cursor, None, [domain])
-        domain_id = _domain_id(cursor, Item, domain.code)
+        domain_id = domains.id_of(cursor, domain.code)
         # Phases that are retired come after the statuses that leave them.
         known = {phase.code for phase in _all(cursor, Phase, domain_id)}
         last = [phase for phase in domain.phases if phase.retired and phase.code in known]
@@ -217,18 +218,18 @@ def listed(connection: Connection, sort: type[AnItem], domain: str | None = None
 def contents(connection: Connection, domain: str | None = None) -> Reference:
     """Everything of one domain or of all, and the value lists, in the shape of a reference file; no contracts."""
     with transaction(connection) as cursor:
-        domains = _all(cursor, Domain, None) if domain is None else [_get(cursor, Domain, domain, None, None)]
+        chosen = _all(cursor, Domain, None) if domain is None else [_get(cursor, Domain, domain, None, None)]
         lists: dict[str, list[str]] = {}
         for r in rows(cursor, _SQL["all_values"]):
             lists.setdefault(r["list_name"], []).append(r["value"])
         return Reference.model_construct(
-            domains=tuple(_with_contents(cursor, one) for one in domains),
+            domains=tuple(_with_contents(cursor, one) for one in chosen),
             lists={name: tuple(values) for name, values in lists.items()},
         )
 
 
 def _with_contents(cursor: Cursor, domain: Domain) -> Domain:
-    domain_id = _domain_id(cursor, Item, domain.code)
+    domain_id = domains.id_of(cursor, domain.code)
     inside = {
         "phases": tuple(_all(cursor, Phase, domain_id)),
         "statuses": tuple(_all(cursor, Status, domain_id)),
@@ -250,7 +251,7 @@ def changes(
     """Who changed what and when, the newest first; ``before`` a change_id goes on with older ones."""
     with transaction(connection) as cursor:
         if domain is not None:
-            _get(cursor, Domain, domain, None, None)
+            domains.id_of(cursor, domain)
         return _changes(cursor, domain=domain, sort=sort, code=code, before=before, limit=limit)
 
 
@@ -290,13 +291,7 @@ def _changing(connection: Connection, by: str | None, file: str | None = None) -
 
 def _domain_id(cursor: Cursor, sort: type[Item], domain: str | None) -> int | None:
     """Where items of that sort belong; domains themselves belong nowhere."""
-    if sort is Domain:
-        return None
-    found = row(cursor, _SQL["read_domain"], {"code": domain}) if domain is not None else None
-    if not found:
-        known = ", ".join(one.code for one in _all(cursor, Domain, None)) or "none yet; create one first"
-        raise UnknownCode(f'There is no domain "{domain}". Domains are: {known}.')
-    return int(found["domain_id"])
+    return None if sort is Domain else domains.id_of(cursor, domain)
 
 
 def _all(cursor: Cursor, sort: type[AnItem], domain_id: int | None, code: str | None = None) -> list[AnItem]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from psycopg2 import sql
 
+from rowledger import domains
 from rowledger.db import Connection, Cursor, queries, row, rows, stream, transaction
-from rowledger.errors import UnknownCode
 
 _SQL = queries("timers")
 _ALL = sql.SQL("(%(domain)s::text IS NULL OR domain.code = %(domain)s)")
@@ -42,13 +42,13 @@ def give(
     time, under the lock that status imports take for a chunk of theirs.
     """
     with transaction(connection) as cursor:
-        domains = _domains(cursor, domain)
+        chosen = _domains(cursor, domain)
         cursor.execute("DROP TABLE IF EXISTS due_contract")
         cursor.execute(_with_due("find", _ALL), {"domain": domain, "day": upto})
         cursor.execute(_SQL["index"])
         cursor.execute("ANALYZE due_contract")
     given: list[Given] = []
-    for one in domains:
+    for one in chosen:
         after: int | None = 0
         while after is not None:
             with transaction(connection) as cursor:
@@ -60,10 +60,8 @@ def give(
 
 
 def _domains(cursor: Cursor, domain: str | None) -> list[dict[str, Any]]:
-    found = rows(cursor, _SQL["domains"], {"domain": domain})
-    if domain and not found:
-        raise UnknownCode(f'There is no domain "{domain}".')
-    return found
+    domain_id = None if domain is None else domains.id_of(cursor, domain)
+    return rows(cursor, _SQL["domains"], {"domain_id": domain_id})
 
 
 def _give_chunk(

@@ -156,7 +156,9 @@ def test_parked_tells_what_waits_for_what(parking: Call, tmp_path: Path) -> None
     )
     assert (second["waits_for"], second["batches"], second["first_record"]) == ("status", [1], 4)
     assert parking("parked", "--kind", "contact").out == "No record is parked.\n"
-    assert parking("parked", "--domain", "NONE").err == 'There is no domain "NONE".\n'
+    assert (
+        parking("parked", "--domain", "NONE").err == 'There is no domain "NONE". Domains are: DEMO, OTHER.\n'
+    )
 
 
 def test_replay_says_what_became_of_parked_records_and_so_does_their_batch(
@@ -850,15 +852,15 @@ def test_the_status_on_a_day_as_known_at_a_time_is_told_in_a_sentence(worked: Ca
     ("arguments", "sentence"),
     [
         (["contract", "F9", "--domain", "DEMO"], 'There is no contract "F9" in domain DEMO.'),
-        (["contract", "F1", "--domain", "NONE"], 'There is no domain "NONE".'),
+        (["contract", "F1", "--domain", "NONE"], 'There is no domain "NONE". Domains are: DEMO, OTHER.'),
         (["contract", "F1", "--domain", "DEMO", "--on", "1.2.2026"], '"1.2.2026" is not a date; write it as in 2026-05-31.'),
         (["contract", "F1", "--domain", "DEMO", "--on", "2026-02-30"], '"2026-02-30" is not a date'),
         (["contract", "F1", "--domain", "DEMO", "--known-at", "now"], '"now" is not a time; write it as in 2026-05-31 or'),
         (["timers", "--next", "a week"], '"a week" is not a number of days; write it as in 7d.'),
         (["timers", "--next", "-1d"], '"-1d" is not a number of days'),
         (["timers", "--contracts"], "--contracts is for a forecast"),
-        (["timers", "--domain", "NONE"], 'There is no domain "NONE".'),
-        (["timers", "--domain", "NONE", "--next", "7d"], 'There is no domain "NONE".'),
+        (["timers", "--domain", "NONE"], 'There is no domain "NONE". Domains are: DEMO, OTHER.'),
+        (["timers", "--domain", "NONE", "--next", "7d"], 'There is no domain "NONE". Domains are: DEMO, OTHER.'),
     ],
 )  # fmt: skip
 def test_a_wrong_question_about_contracts_is_answered_with_a_sentence(

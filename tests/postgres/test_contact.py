@@ -812,7 +812,7 @@ def test_rule_7_the_external_id_counts_before_the_email(apply: Apply, connection
 @pytest.mark.parametrize(
     ("domain", "key", "sentence"),
     [
-        ("NONE", "K1", 'There is no domain "NONE".'),
+        ("NONE", "K1", 'There is no domain "NONE". Domains are: DEMO, OTHER.'),
         ("OTHER", "K1", 'Nobody in domain OTHER has the external id or the email "K1".'),
     ],
 )

@@ -352,7 +352,7 @@ def test_rule_10_the_last_entry_of_a_day_is_the_status_of_the_day(
 def test_rule_10_asks_for_a_contract_that_exists(connection: Connection) -> None:
     with pytest.raises(UnknownCode, match='There is no contract "F9" in domain DEMO'):
         contracts.status_as_of(connection, "DEMO", "F9")
-    with pytest.raises(UnknownCode, match='There is no domain "NONE"'):
+    with pytest.raises(UnknownCode, match=r'There is no domain "NONE"\. Domains are: DEMO, OTHER\.'):
         contracts.status_as_of(connection, "NONE", "F1")
 
 

@@ -148,7 +148,7 @@ def test_what_waits_is_listed_in_groups(told: Told, connection: Connection) -> N
     assert (
         parked.groups(connection, None, "OTHER", 50) == parked.groups(connection, "contact", None, 50) == []
     )
-    with pytest.raises(UnknownCode, match='There is no domain "NONE"'):
+    with pytest.raises(UnknownCode, match=r'There is no domain "NONE"\. Domains are: DEMO, OTHER\.'):
         parked.groups(connection, None, "NONE", 50)
 
 

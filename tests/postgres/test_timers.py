@@ -299,7 +299,7 @@ def test_rule_9_a_run_gives_to_its_domain_only_or_to_all(place: New) -> None:
     assert other.current() == {"F1": ("10", 0)}
     given = timers.give(one.connection, upto=SIGNED + timedelta(30))
     assert (other.code, "35", 1) in {(g.domain, g.code, g.contracts) for g in given}
-    with pytest.raises(UnknownCode, match='There is no domain "NONE"'):
+    with pytest.raises(UnknownCode, match=r'There is no domain "NONE"\. Domains are: DEMO, '):
         timers.give(one.connection, "NONE")
 
 

@@ -1,9 +1,3 @@
--- name: domain
-SELECT domain_id, code, retired FROM domain WHERE code = %(code)s
-
--- name: domains
-SELECT code FROM domain WHERE NOT retired ORDER BY code
-
 -- name: keep_template
 INSERT INTO template_version (template_hash, name, kind, source, suite_hash)
 VALUES (%(template_hash)s, %(name)s, %(kind)s, %(source)s, %(suite_hash)s)

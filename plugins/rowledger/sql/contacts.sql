@@ -1,19 +1,12 @@
 -- name: contact
 -- By external id; if nobody has that, by email.
-SELECT found.*
-FROM domain LEFT JOIN LATERAL (
-    SELECT by_key.*
-    FROM (
-        SELECT 1 AS rank, contact.* FROM contact
-        WHERE contact.domain_id = domain.domain_id AND external_id = %(key)s
-        UNION ALL
-        SELECT 2, contact.* FROM contact
-        WHERE contact.domain_id = domain.domain_id AND lower(email) = lower(%(key)s COLLATE "C")
-    ) AS by_key
-    ORDER BY rank
-    LIMIT 1
-) AS found ON true
-WHERE domain.code = %(domain)s
+SELECT 1 AS rank, contact.* FROM contact
+WHERE domain_id = %(domain_id)s AND external_id = %(key)s
+UNION ALL
+SELECT 2, contact.* FROM contact
+WHERE domain_id = %(domain_id)s AND lower(email) = lower(%(key)s COLLATE "C")
+ORDER BY rank
+LIMIT 1
 
 -- name: origins
 SELECT code, name, active, row_number() OVER (ORDER BY entry_id) = 1 AS first,

@@ -1,7 +1,5 @@
 -- name: contract
-SELECT contract_id
-FROM domain LEFT JOIN contract ON contract.domain_id = domain.domain_id AND form_id = %(form_id)s
-WHERE domain.code = %(domain)s
+SELECT contract_id FROM contract WHERE domain_id = %(domain_id)s AND form_id = %(form_id)s
 
 -- name: status_as_of
 SELECT status.code, status.description, phase.code AS phase, phase.description AS phase_description,

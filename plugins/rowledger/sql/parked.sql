@@ -35,7 +35,7 @@ WITH waiting AS (
            count(*) OVER () AS all_groups, sum(count(*)) OVER () AS all_records
     FROM parked_record
     WHERE outcome = 'parked' AND (%(kind)s::text IS NULL OR kind = %(kind)s)
-      AND (%(domain)s::text IS NULL OR domain_id = (SELECT domain_id FROM domain WHERE code = %(domain)s))
+      AND (%(domain_id)s::integer IS NULL OR domain_id = %(domain_id)s)
     GROUP BY domain_id, kind, waits_for, key
     ORDER BY records DESC, domain_id, kind, waits_for, key
     LIMIT %(limit)s
@@ -52,6 +52,3 @@ ORDER BY records DESC, domain.code, kind, waits_for, key
 
 -- name: became
 SELECT outcome, count(*) AS records FROM parked_record WHERE seqno = %(seqno)s GROUP BY outcome ORDER BY outcome
-
--- name: domain
-SELECT domain_id FROM domain WHERE code = %(domain)s

@@ -4,7 +4,7 @@ SELECT pg_advisory_xact_lock(hashtext('rowledger reference')),
        set_config('rowledger.by', %(by)s, true), set_config('rowledger.file', %(file)s, true)
 
 -- name: read_domain
-SELECT domain_id, code, name, retired FROM domain
+SELECT code, name, retired FROM domain
 WHERE coalesce(code = %(code)s, true)
 ORDER BY code
 

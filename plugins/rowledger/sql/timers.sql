@@ -46,7 +46,7 @@ FROM (
 WHERE NOT ended
 
 -- name: domains
-SELECT domain_id, code FROM domain WHERE %(domain)s::text IS NULL OR code = %(domain)s ORDER BY code
+SELECT domain_id, code FROM domain WHERE %(domain_id)s::integer IS NULL OR domain_id = %(domain_id)s ORDER BY code
 
 -- name: find
 CREATE TEMPORARY TABLE due_contract AS
