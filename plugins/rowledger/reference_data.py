@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,9 +24,10 @@ from pydantic import (
     model_validator,
 )
 
+from rowledger import yaml_in
 from rowledger.errors import SetupError, WrongValue
 
-CODE_LENGTH, TEXT_LENGTH, YAML_DEPTH = 64, 255, 8
+CODE_LENGTH, TEXT_LENGTH = 64, 255
 
 
 def _text(value: object) -> str:
@@ -241,50 +241,15 @@ def make(sort: type[APart], values: Mapping[str, Any]) -> APart:
 
 def read(path: Path) -> Reference:
     """Read and check a reference file. Raises SetupError with file and place."""
-    data: Any = None
     try:
-        data = _yaml(path.read_text(encoding="utf-8"))
+        data = yaml_in.data(yaml_in.tree(yaml_in.text_of(path)))
+    except yaml_in.WrongYaml as error:
+        raise SetupError(f"{path}{error}") from None
+    try:
         return Reference.model_validate(data)
-    except OSError as error:
-        raise SetupError(f"{path} cannot be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, ValidationError):
-            place, fault = _place_and_fault(error.errors()[0], data)
-            raise SetupError(f"{path}: {', '.join(place)} {fault}.") from None
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        what = error.problem if isinstance(error, _Refused) else "is not valid YAML"
-        raise SetupError(f"{path}{line}: {what}.") from None
-
-
-class _Refused(yaml.MarkedYAMLError):
-    def __init__(self, problem: str, mark: Any) -> None:
-        super().__init__(problem=problem, problem_mark=mark)
-
-
-# Ten times as fast where libyaml is there; both are safe.
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_SafeLoader):  # type: ignore[misc]
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = Counter(key.value for key, _ in node.value if isinstance(key.value, str))
-        twice, times = next(iter(keys.most_common(1)), ("", 0))
-        if times > 1:
-            raise _Refused(f"{twice} stands here {times} times", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml(text: str) -> Any:
-    """Raises YAMLError also for what multiplies (aliases), hides (keys that stand twice) or is nested too deep."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise _Refused("aliases (*) are not allowed; write it out", event.start_mark)
-        if depth > YAML_DEPTH:
-            raise _Refused("is nested too deep", event.start_mark)
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    except ValidationError as error:
+        place, fault = _place_and_fault(error.errors()[0], data)
+        raise SetupError(f"{path}: {', '.join(place)} {fault}.") from None
 
 
 _FAULTS = {

@@ -31,7 +31,8 @@ ARROWS = {
     "db": "errors",
     "templates.model": "",
     "templates.faults": "model templates.model",
-    "templates": "errors model templates.faults templates.model",
+    "yaml_in": "",
+    "templates": "errors model templates.faults templates.model yaml_in",
     "templates.schema": "model templates.faults templates.model",
     "domains": "db errors",
     "values": "",
@@ -56,7 +57,7 @@ ARROWS = {
     "contracts": "db domains errors",
     "contacts": "db domains errors",
     "timers": "db domains",
-    "reference_data": "errors",
+    "reference_data": "errors yaml_in",
     "reference": "db domains errors reference_data",
     # proposals for templates
     "infer.field_words": "model templates",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from rowledger import yaml_in
 from rowledger.errors import TemplateError, UnknownCode
 from rowledger.model import Kind
 from rowledger.templates import faults
@@ -27,7 +27,6 @@ from rowledger.templates.model import Column as Column
 from rowledger.templates.model import ImportTemplate as ImportTemplate
 
 MAX_TEMPLATE_BYTES = 256 * 1024
-MAX_DEPTH = 20  # PyYAML takes seconds for thousands of nested brackets
 
 
 def read_templates(
@@ -54,13 +53,10 @@ def find_template(folder: Path, name: str, kinds: Mapping[str, Kind]) -> ImportT
 def read_template(path: Path, kinds: Mapping[str, Kind]) -> ImportTemplate:
     """Read and check one template file. Raises TemplateError."""
     try:
-        source = path.read_bytes()
-        text = source.decode("utf-8")
-    except OSError as error:
-        raise TemplateError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError as error:
-        raise TemplateError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8.") from None
-    if len(source) > MAX_TEMPLATE_BYTES:
+        text = yaml_in.text_of(path)
+    except yaml_in.WrongYaml as error:
+        raise TemplateError(f"{path}{error}") from None
+    if len(text.encode()) > MAX_TEMPLATE_BYTES:
         raise TemplateError(
             f"{path}: is larger than {MAX_TEMPLATE_BYTES // 1024} kB; a template is a page of text."
         )
@@ -96,29 +92,17 @@ def _with_lists_of_fields(template: ImportTemplate, kind: Kind) -> ImportTemplat
 
 
 def _compose(text: str, where: str) -> tuple[yaml.Node, Any]:
-    """The YAML tree with its line numbers, and its data; refuses what can explode, and what JSON cannot say."""
-    depth = 0
+    """The YAML tree with its line numbers, and its data; refuses also what JSON cannot say."""
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise TemplateError(f"{where}: is not valid YAML for a template (too deeply nested).")
-            if isinstance(event, yaml.AliasEvent):
-                number = event.start_mark.line + 1 if event.start_mark else 1
-                raise TemplateError(f"{where}, line {number}: aliases (*) are not allowed; write it out.")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml_in.tree(text)
         _take_words_as_they_stand(node)
-        data = yaml.SafeLoader("").construct_document(node) if node else None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise TemplateError(f"{where}{line}: is not valid YAML ({error.problem}).") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise TemplateError(f"{where}: is not valid YAML ({type(error).__name__}).") from None
+        data = yaml_in.data(node)
+    except yaml_in.WrongYaml as error:
+        raise TemplateError(f"{where}{error}") from None
     if not isinstance(node, yaml.MappingNode):
         raise TemplateError(f"{where}: is empty or not a mapping; begin with: kind: contact")
     for place, fault in _node_faults(node):
-        raise TemplateError(f"{where}, line {place.start_mark.line + 1}: {fault}")
+        raise TemplateError(f"{where}, line {yaml_in.line_of(place)}: {fault}")
     return node, data
 
 
@@ -127,8 +111,9 @@ def _take_words_as_they_stand(node: yaml.Node | None) -> None:
     for columns in _under(node, "columns"):
         for column in columns.value if isinstance(columns, yaml.SequenceNode) else ():
             for words in (*_under(column, "words"), *_under(column, "clear")):
-                for scalar in _scalars(words):
-                    scalar.tag = f"{_TAG}str"
+                for one in yaml_in.walk(words):
+                    if isinstance(one, yaml.ScalarNode):
+                        one.tag = f"{_TAG}str"
 
 
 def _under(node: yaml.Node | None, name: str) -> list[yaml.Node]:
@@ -136,37 +121,18 @@ def _under(node: yaml.Node | None, name: str) -> list[yaml.Node]:
     return [value for key, value in pairs if key.value == name]
 
 
-def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
-    if isinstance(node, yaml.ScalarNode):
-        yield node
-    elif isinstance(node, yaml.CollectionNode):
-        for part in node.value:
-            for one in part if isinstance(part, tuple) else (part,):
-                yield from _scalars(one)
-
-
 _TAG = "tag:yaml.org,2002:"
 _UNKNOWN_KEY = "is not a known key; check the spelling against docs/templates.md."
 
 
-def _node_faults(node: yaml.Node) -> Iterator[tuple[yaml.Node, str]]:
-    """Keys given twice, keys that are no words, and values that JSON cannot say."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
+def _node_faults(root: yaml.Node) -> Iterator[tuple[yaml.Node, str]]:
+    """Keys that are no words, and values that JSON cannot say."""
+    for node in yaml_in.walk(root):
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if key.tag != f"{_TAG}str":
                 yield key, f"{key.value} {_UNKNOWN_KEY}"
-            if key.value in seen:
-                yield key, f'"{key.value}" is given twice; keep one.'
-            seen.add(key.value)
-            yield from _node_faults(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _node_faults(value)
-    elif node.tag == f"{_TAG}int" and len(node.value) > 20:
-        yield node, "the number is too long; no setting needs one of more than 20 digits."
-    elif re.search("[\ud800-\udfff]", node.value):
-        yield node, "holds half a character, which is no text; remove it."
+        if node.tag == f"{_TAG}int" and len(node.value) > 20:
+            yield node, "the number is too long; no setting needs one of more than 20 digits."
 
 
 def _as_json(data: dict[str, Any]) -> str:
