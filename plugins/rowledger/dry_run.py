@@ -7,6 +7,7 @@ nobody is held up for longer than a chunk takes; its ledger rows are put back fo
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from psycopg2 import sql
 from rowledger import batches, db, ledger, loading, pipeline, staging, uploads
 from rowledger.db import Connection, Cursor, queries, transaction
 from rowledger.errors import FileError
-from rowledger.model import Batch, Outcome
+from rowledger.model import Batch
 from rowledger.templates import ImportTemplate
 
 _SQL = queries("dry_run")
@@ -44,8 +45,7 @@ class Trial:
 
     def reasons(self, limit: int) -> list[dict[str, Any]]:
         """The commonest reasons why records would not be loaded."""
-        outcomes = [Outcome.REJECTED, Outcome.IGNORED, Outcome.PARKED]
-        return ledger.common_reasons(self.connection, self.batch.seqno, list(map(str, outcomes)), limit)
+        return ledger.common_reasons(self.connection, self.batch.seqno, ledger.NOT_LOADED, limit)
 
 
 @contextmanager
@@ -88,6 +88,7 @@ def _load(worker: pipeline.Worker, batch: Batch, template: ImportTemplate) -> No
     connection, loader = worker.connection, loading.loader(batch.kind)
     with transaction(connection) as cursor:
         loader.arrange(cursor, batch, template)
+    outcomes = Counter[str]()
     key: str | None = None
     while True:
         with tempfile.TemporaryFile() as rows, tempfile.TemporaryFile() as changes:
@@ -96,7 +97,7 @@ def _load(worker: pipeline.Worker, batch: Batch, template: ImportTemplate) -> No
                 if upto is None:
                     break
                 loading.lock(cursor, batch)
-                loading.merge(cursor, batch, template, key, upto)
+                outcomes += loading.merge(cursor, batch, template, key, upto)
                 chunk = {"seqno": batch.seqno, "after": key, "upto": upto}
                 _copy_out(cursor, _SQL["ledger_of_chunk"], batch, chunk, rows)
                 _copy_out(cursor, loader.CHANGES, batch, chunk, changes)
@@ -105,7 +106,7 @@ def _load(worker: pipeline.Worker, batch: Batch, template: ImportTemplate) -> No
                 cursor.copy_expert("COPY dry_run_change FROM STDIN", changes)
         key = upto
     with transaction(connection) as cursor:
-        cursor.execute(_SQL["count"], {"seqno": batch.seqno})
+        batches.count_loaded(cursor, batch, outcomes, worker.settings.lease_seconds)
         batches.finish(cursor, batch, worker.by)  # the database refuses a ledger that does not balance
 
 

@@ -14,6 +14,7 @@ from rowledger.model import Batch, Outcome, Reason, Reject
 from rowledger.templates import ImportTemplate
 
 _SQL = queries("ledger")
+NOT_LOADED: list[str] = [Outcome.REJECTED, Outcome.IGNORED, Outcome.PARKED]
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
 
 

@@ -256,9 +256,7 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
         batch = batches.get(connection, seqno)
         events = batches.events(connection, seqno)
         children = batches.children(connection, seqno)
-        reasons = ledger.common_reasons(
-            connection, seqno, [Outcome.REJECTED, Outcome.IGNORED, Outcome.PARKED], 20
-        )
+        reasons = ledger.common_reasons(connection, seqno, ledger.NOT_LOADED, 20)
         replayed = parked.became(connection, seqno)
     if as_json:
         more = {"reasons": reasons, "events": events, "children": children, "replayed": replayed}

@@ -7,22 +7,6 @@ SELECT import_record.*
 FROM import_record JOIN {staging} AS staged USING (record_no)
 WHERE seqno = %(seqno)s AND (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
 
--- name: count
-UPDATE import_batch
-SET created = ledger.created, updated = ledger.updated, unchanged = ledger.unchanged, historic = ledger.historic,
-    ignored = ledger.ignored, parked = ledger.parked, rejected = ledger.rejected
-FROM (
-    SELECT count(*) FILTER (WHERE outcome = 'created') AS created,
-           count(*) FILTER (WHERE outcome = 'updated') AS updated,
-           count(*) FILTER (WHERE outcome = 'unchanged') AS unchanged,
-           count(*) FILTER (WHERE outcome = 'historic') AS historic,
-           count(*) FILTER (WHERE outcome = 'ignored') AS ignored,
-           count(*) FILTER (WHERE outcome = 'parked') AS parked,
-           count(*) FILTER (WHERE outcome = 'rejected') AS rejected
-    FROM import_record WHERE seqno = %(seqno)s
-) AS ledger
-WHERE seqno = %(seqno)s
-
 -- name: records
 SELECT record_no, outcome, about, reasons, warnings, change.before, change.after
 FROM import_record LEFT JOIN dry_run_change AS change USING (record_no)
