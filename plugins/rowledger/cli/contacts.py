@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 
 from rowledger import contacts, loading
-from rowledger.cli.terminal import AsJson, DomainOption, app, database, out, plain, print_json
+from rowledger.cli.terminal import AsJson, DomainOption, app, database, out, plain, print_json, value_in_words
 from rowledger.settings import from_environment
 
 PANEL = "Contracts and contacts"
@@ -51,7 +50,7 @@ def _print_fields(found: contacts.Profile) -> None:
               f"created {fields['created_at']:%Y-%m-%d %H:%M}, changed {fields['updated_at']:%Y-%m-%d %H:%M}")  # fmt: skip
     for field in _in_order(fields):
         if field not in ("lead", "created_at", "updated_at") and fields[field] is not None:
-            out.print(f"  {_title(field):<15} {_value(fields[field])}")
+            out.print(f"  {_title(field):<15} {value_in_words(fields[field])}")
 
 
 def _print_origins(found: contacts.Profile) -> None:
@@ -97,7 +96,9 @@ def _changes(record: dict[str, Any]) -> list[str]:
     fields = []
     for field in _in_order(record["changes"]):
         change = record["changes"][field]
-        before, after = ((_lead if field == "lead" else _value)(change[when]) for when in ("before", "after"))
+        before, after = (
+            (_lead if field == "lead" else value_in_words)(change[when]) for when in ("before", "after")
+        )
         fields.append(f"{_title(field)}: {before} → {after}")
     links = (("origin", "origins_added"), ("in", "opted_in"), ("out", "opted_out"))
     return [
@@ -130,13 +131,3 @@ def _title(field: str) -> str:
 
 def _lead(value: Any) -> str:
     return {True: "lead", False: "contact"}.get(value, "nothing")
-
-
-def _value(value: Any) -> str:
-    """A value as people write it."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, list):
-        return ", ".join(map(plain, value))
-    text = json.dumps(value) if isinstance(value, bool | int | float) else str(value)
-    return plain(text.replace("\n", " ⏎ "))

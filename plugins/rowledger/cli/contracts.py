@@ -13,7 +13,17 @@ import typer
 from rich.table import Table
 
 from rowledger import contracts, timers
-from rowledger.cli.terminal import AsJson, AsJsonLines, app, database, new_table, out, plain, print_json
+from rowledger.cli.terminal import (
+    AsJson,
+    AsJsonLines,
+    DomainOption,
+    app,
+    database,
+    new_table,
+    out,
+    plain,
+    print_json,
+)
 from rowledger.errors import UnknownCode
 from rowledger.settings import from_environment
 
@@ -24,7 +34,7 @@ MOMENT = "%Y-%m-%d %H:%M:%S"
 @app.command(rich_help_panel=PANEL)
 def contract(
     form_id: Annotated[str, typer.Argument(help="The form id of the contract.", metavar="FORM_ID")],
-    domain: Annotated[str, typer.Option(help="The code of the domain.", metavar="CODE")],
+    domain: DomainOption,
     on: Annotated[
         str | None, typer.Option(help="Only: which status it had on that day.", metavar="YYYY-MM-DD")
     ] = None,

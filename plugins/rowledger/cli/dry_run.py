@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,10 +23,12 @@ from rowledger.cli.terminal import (
     find_template,
     log_to_terminal,
     out,
-    outcomes_in_words,
     plain,
+    print_content,
     print_json,
-    reason_table,
+    print_reasons,
+    reasons_in_words,
+    value_in_words,
 )
 from rowledger.errors import FileError
 from rowledger.settings import from_environment
@@ -92,15 +93,8 @@ def _print_trial(trial: Trial, as_json: bool) -> None:
     out.print(f"[bold]Dry run of {plain(batch.file_name)}[/bold]: nothing was written.")
     if batch.error_message:
         out.print(f"[red]The import would fail: {plain(batch.error_message)}[/red]")
-    for warning in batch.warnings:
-        out.print(f"[yellow]{plain(warning['message'] or '')}[/yellow]")
-    if batch.records_in_file is not None:
-        out.print(
-            f"{batch.records_in_file:,} records: {outcomes_in_words(batch) or 'none has an outcome yet'}"
-        )
-    if reasons:
-        out.print("\nWhy records would not be loaded:")
-        out.print(reason_table(reasons))
+    print_content(batch)
+    print_reasons("Why records would not be loaded:", reasons)
     changed = list(trial.records(outcomes=["updated", "historic"], limit=SHOWN_CHANGES))
     if changed:
         out.print("\nWhat would change, for example (--record NUMBER and --records tell it of any record):")
@@ -120,26 +114,16 @@ def _print_change(one: dict[str, Any]) -> None:
     """What would become of a record: its outcome, whom or what it is about, each field before and after, and why."""
     before, after = one["before"] or {}, one["after"] or {}
     fields = [
-        f"{field}: {_value(before[field])} → {_value(value)}"
+        f"{field}: {value_in_words(before[field])} → {value_in_words(value)}"
         if field in before
-        else f"{field}: {_value(value)}"
+        else f"{field}: {value_in_words(value)}"
         for field, value in after.items()
     ]
-    why = [f"{r['rule']}: {plain(r['message'])}" for r in [*(one["reasons"] or ()), *(one["warnings"] or ())]]
     parts = [
         f"{one['record_no']:>9,}",
         f"{one['outcome']:<9}",
         plain(one["about"] or ""),
         "; ".join(fields),
-        " ".join(why),
+        reasons_in_words(one["reasons"], one["warnings"]),
     ]
     out.print("  ".join(part for part in parts if part).rstrip())
-
-
-def _value(value: Any) -> str:
-    """A value of a field as people write it."""
-    return (
-        "nothing"
-        if value is None
-        else plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    )

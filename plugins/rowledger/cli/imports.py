@@ -38,8 +38,10 @@ from rowledger.cli.terminal import (
     out,
     outcomes_in_words,
     plain,
+    print_content,
     print_json,
-    reason_table,
+    print_reasons,
+    reasons_in_words,
 )
 from rowledger.db import Connection
 from rowledger.errors import DuplicateUpload, FileError, RowledgerError, SetupError, UnknownCode
@@ -265,9 +267,7 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
     _print_batch(batch)
     if replayed:
         out.print(_parked_in_words(replayed))
-    if reasons:
-        out.print("\nWhy records were not loaded:")
-        out.print(reason_table(reasons))
+    print_reasons("Why records were not loaded:", reasons)
     if batch.status.terminal and (batch.counts[Outcome.REJECTED] or replayed.get(Outcome.REJECTED)):
         out.print(
             f"To mend the rejected records: rowledger rejects {seqno} > mend.csv, then rowledger rerun {seqno} mend.csv"
@@ -356,12 +356,7 @@ def _print_batch(batch: Batch) -> None:
         out.print(f"{ended} {batch.processed_at:%Y-%m-%d %H:%M}, after {seconds:.1f} s")
     if batch.error_message:
         out.print(f"[red]{plain(batch.error_message)}[/red]")
-    for warning in batch.warnings:
-        out.print(f"[yellow]{plain(warning['message'] or '')}[/yellow]")
-    if batch.records_in_file is not None:
-        out.print(
-            f"{batch.records_in_file:,} records: {outcomes_in_words(batch) or 'none has an outcome yet'}"
-        )
+    print_content(batch)
 
 
 def tell_replayed(batch: Batch, outcomes: Counter[str], as_json: bool) -> None:
@@ -385,8 +380,7 @@ def _print_records(found: Iterable[dict[str, Any]]) -> None:
     """Line by line, so that a million records need no more memory than ten."""
     one = None
     for one in found:
-        reasons = [*(one["reasons"] or ()), *(one["warnings"] or ())]
-        why = " ".join(f"{r['rule']}: {plain(r['message'])}" for r in reasons)
+        why = reasons_in_words(one["reasons"], one["warnings"])
         out.print(f"{one['record_no']:>9,}  {one['outcome']:<11}  {why}".rstrip())
         if one["parked"] and one["parked"]["replayed_at"]:
             _print_replay(one["parked"])
@@ -396,7 +390,7 @@ def _print_records(found: Iterable[dict[str, Any]]) -> None:
 
 def _print_replay(replayed: dict[str, Any]) -> None:
     """What became of a parked record, under its line."""
-    why = " ".join(f"{r['rule']}: {plain(r['message'])}" for r in replayed["reasons"] or ())
+    why = reasons_in_words(replayed["reasons"])
     when = f"replayed {replayed['replayed_at'][:16].replace('T', ' ')}"
     out.print(f"{'':>9}  {replayed['outcome']:<11}  {f'{when}: {why}' if why else when}")
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -122,15 +122,44 @@ def log_to_terminal(quiet: bool) -> None:
     logging.getLogger("rowledger").setLevel(logging.WARNING if quiet else logging.INFO)
 
 
+def value_in_words(value: Any) -> str:
+    """A value of a field as people write it, on one line."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, list):
+        return ", ".join(map(value_in_words, value))
+    text = (
+        json.dumps(value, ensure_ascii=False) if isinstance(value, bool | int | float | dict) else str(value)
+    )
+    return plain(text.replace("\n", " ⏎ "))
+
+
+def reasons_in_words(*given: Iterable[Mapping[str, Any]] | None) -> str:
+    """Why a record became what it became: its reasons, and its warnings."""
+    return " ".join(f"{one['rule']}: {plain(one['message'])}" for some in given for one in some or ())
+
+
+def print_content(batch: Batch) -> None:
+    """The warnings about a batch's file as a whole, and what became of its records."""
+    for warning in batch.warnings:
+        out.print(f"[yellow]{plain(warning['message'] or '')}[/yellow]")
+    if batch.records_in_file is not None:
+        words = outcomes_in_words(batch) or "none has an outcome yet"
+        out.print(f"{batch.records_in_file:,} records: {words}")
+
+
 def outcomes_in_words(batch: Batch) -> str:
     """How many records of a batch had which outcome."""
     return ", ".join(f"{count:,} {outcome}" for outcome, count in batch.counts.items() if count)
 
 
-def reason_table(reasons: Iterable[Mapping[str, Any]]) -> Table:
-    """The commonest reasons of records that were not loaded."""
+def print_reasons(heading: str, reasons: Collection[Mapping[str, Any]]) -> None:
+    """The commonest reasons of records that were not loaded, if there are any."""
+    if not reasons:
+        return
     table = new_table("Records", "Rule", "Column", "First record", "For example", names=("Rule",))
     for reason in reasons:
         table.add_row(f"{reason['records']:,}", reason["rule"], plain(reason["column"] or ""),
                       str(reason["first_record"]), plain(reason["example"]))  # fmt: skip
-    return table
+    out.print(f"\n{heading}")
+    out.print(table)
