@@ -308,10 +308,12 @@ def _find(cursor: Cursor, sort: type[AnItem], code: str, domain_id: int | None) 
 
 
 def _get(cursor: Cursor, sort: type[AnItem], code: str, domain_id: int | None, domain: str | None) -> AnItem:
+    if sort is Domain:
+        domains.id_of(cursor, code)
     found = _find(cursor, sort, code, domain_id)
     if found is None:
         known = ", ".join(item.id for item in _all(cursor, sort, domain_id)) or "none"
-        place = f" in domain {domain}" if domain and sort is not Domain else ""
+        place = f" in domain {domain}" if domain else ""
         raise UnknownCode(f'There is no {sort.sort} "{code}"{place}. There are: {known}.')
     return found
 

@@ -523,7 +523,7 @@ def test_a_wrong_file_fails_its_batch_and_the_others_go_on(call: Call, write: Wr
         (["reference", "status", "retire", "10", "--domain", "DEMO"], "retired must be false: this is the initial status; make another status initial first."),
         (["reference", "origin", "retire", "X", "--domain", "DEMO"], 'There is no origin "X" in domain DEMO. There are: FAIR, OLD, WEB.'),
         (["reference", "phase", "change", "NEW", "--domain", "DEMO"], "Say what to change; --help lists the options."),
-        (["reference", "list", "--domain", "NONE"], 'There is no domain "NONE". There are: DEMO, OTHER.'),
+        (["reference", "list", "--domain", "NONE"], 'There is no domain "NONE". Domains are: DEMO, OTHER.'),
         (["load-reference", "none.yml"], "none.yml: cannot be read (No such file or directory)."),
     ],
 )  # fmt: skip
