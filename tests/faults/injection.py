@@ -1,0 +1,176 @@
+"""Points and faults: counts what a worker says to the database, and breaks what it is told to break.
+
+A point is a statement, a COPY, a fetch from a server-side cursor or a commit, numbered from 1 in the order in which the
+process comes to it. A process that loads in one lane comes to the same points each time.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import psycopg2
+from psycopg2.extensions import cursor as PlainCursor
+from psycopg2.extras import RealDictCursor
+
+from rowledger import db
+
+T = TypeVar("T")
+
+TRANSIENT = {
+    "deadlock": "40P01",
+    "serialization failure": "40001",
+    "statement timeout": "57014",
+    "lock timeout": "55P03",
+    "disk full": "53100",
+}
+ANYWHERE = ("process killed", "session terminated", "backend killed", *TRANSIENT)
+AT_COMMITS = ("answer lost", "process killed after it")
+
+
+class Trace:
+    """What workers did, a line each, written so that it survives them: seconds, process, word, rest."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def write(self, word: str, rest: object = "") -> None:
+        os.write(self._file, f"{time.monotonic():.6f} {os.getpid()} {word} {rest}\n".encode())
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class Points:
+    """Counts the points of a process and strikes at those that have a fault.
+
+    The process stops itself, until somebody wakes it, after its commit number ``stop_after``, or after its statement
+    number ``stop_inside``, in the middle of a transaction.
+    """
+
+    def __init__(
+        self, trace: Trace, faults: Mapping[int, str], stop_after: int | None, stop_inside: int | None
+    ) -> None:
+        self._trace = trace
+        self._faults = faults
+        self._stop_after, self._stop_inside = stop_after, stop_inside
+        self._number = self._commits = 0
+        self._one_by_one = threading.Lock()
+
+    def at(self, connection: Any, what: str, go: Callable[[], T]) -> T:
+        with self._one_by_one:
+            self._number += 1
+            number = self._number
+        kind = self._faults.get(number)
+        self._trace.write("point", f"{number} {what}")
+        if kind:
+            self._trace.write("fault", f"{number} {kind}")
+            strike(connection, kind, go)
+        done = go()
+        if what == "COMMIT":
+            self._commits += 1
+            self._trace.write("commit", number)
+        if number == self._stop_inside or (what == "COMMIT" and self._commits == self._stop_after):
+            self._trace.write("stopped", number)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(0.05)  # the signal stops one thread after the other
+        return done
+
+
+def strike(connection: Any, kind: str, go: Callable[[], Any]) -> None:
+    """Let a fault happen. Returns where the statement itself is going to find out."""
+    if kind == "process killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "process killed after it":
+        go()
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "session terminated":
+        terminate(connection)
+    elif kind == "backend killed":
+        os.kill(connection.info.backend_pid, signal.SIGKILL)
+    elif kind == "answer lost":
+        go()
+        connection.close()
+        raise psycopg2.OperationalError("server closed the connection unexpectedly")
+    else:
+        refuse(connection, TRANSIENT[kind], rolled_back=go.__name__ == "commit")
+
+
+def terminate(connection: Any) -> None:
+    """End the database session of a connection, and wait until it is gone."""
+    other = psycopg2.connect(connection.url)
+    other.autocommit = True
+    with other.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 10000)", (connection.info.backend_pid,))
+    other.close()
+
+
+def refuse(connection: Any, sqlstate: str, *, rolled_back: bool) -> None:
+    """Let the server itself refuse, in this very transaction; one that cannot commit is rolled back by the server."""
+    statement = f"DO $$ BEGIN RAISE EXCEPTION 'a fault' USING ERRCODE = '{sqlstate}'; END $$"
+    try:
+        with psycopg2.extensions.connection.cursor(connection, cursor_factory=PlainCursor) as cursor:
+            cursor.execute(statement)
+    finally:
+        if rolled_back and not connection.closed:
+            connection.rollback()
+
+
+@functools.cache
+def _names() -> dict[str, str]:
+    """The beginning of a query -> where it stands."""
+    files = sorted(db.resources.files("rowledger").joinpath("sql").iterdir(), key=lambda file: file.name)
+    found = {}
+    for station in [file.name.removesuffix(".sql") for file in files if file.name.endswith(".sql")]:
+        for name, body in db.queries(station).items():
+            found[body.partition("{")[0][:60]] = f"{station}.{name}"
+    return found
+
+
+def name_of(query: str) -> str:
+    """What a statement is called in reports."""
+    return next(
+        (name for start, name in _names().items() if start and query.startswith(start)), query[:40]
+    ).replace("\n", " ")
+
+
+def inject(points: Points) -> None:
+    """From here on every connection of this process passes through ``points``."""
+
+    class Connection(db.Connection):
+        def commit(self) -> None:
+            def commit() -> None:
+                db.psycopg2.extensions.connection.commit(self)
+
+            points.at(self, "COMMIT", commit)
+
+        def cursor(self, *arguments: Any, **options: Any) -> Any:
+            return super().cursor(*arguments, **{"cursor_factory": Cursor} | options)
+
+    class Cursor(RealDictCursor):
+        def execute(self, query: Any, params: Any = None) -> Any:
+            def execute() -> Any:
+                return super(Cursor, self).execute(query, params)
+
+            return points.at(self.connection, name_of(self._text(query)), execute)
+
+        def copy_expert(self, query: Any, file: Any, *rest: Any) -> Any:
+            def copy() -> Any:
+                return super(Cursor, self).copy_expert(query, file, *rest)
+
+            return points.at(self.connection, f"COPY {name_of(self._text(query))}", copy)
+
+        def __iter__(self) -> Any:
+            if not self.name:
+                return super().__iter__()
+            return points.at(self.connection, "FETCH", super().__iter__)
+
+        def _text(self, query: Any) -> str:
+            return query if isinstance(query, str) else str(query.as_string(self))
+
+    db.Connection = Connection  # type: ignore[misc]  # connect() makes what stands under this name

@@ -1,0 +1,243 @@
+"""Prepared batches of every kind, and the steps that work them off.
+
+A scenario is prepared once, in a database of its own; its steps are what faults happen to. Each step is one task: it is
+given a worker with a connection of its own, and when it does not end it is done again, as Airflow would.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from rowledger import batches, db, loading, pipeline, reference, replay, suites, templates, timers, uploads
+from rowledger.errors import FileError
+from rowledger.pipeline import Worker
+
+
+@dataclass(frozen=True)
+class Step:
+    """A task. ``raises`` is what it ends with each time, if it is meant to fail."""
+
+    name: str
+    do: Callable[[Worker], object]
+    raises: type[Exception] | None = None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``prepare`` is given a worker and a folder for its files; ``settings`` are those of the worker."""
+
+    prepare: Callable[[Worker, Path], None]
+    steps: tuple[Step, ...]
+    settings: dict[str, Any] = field(
+        default_factory=lambda: {"validate_chunk": 16, "load_chunk": 10, "load_lanes": 1}
+    )
+
+
+def submit(
+    worker: Worker, file: Path, text: str, template: str, changes: dict[str, str] | None = None, **named: Any
+) -> int:
+    """Submit a file with a template of the demo, in which some words are replaced."""
+    source = (worker.settings.templates / f"{template}.yml").read_text(encoding="utf-8")
+    for old, new in (changes or {}).items():
+        assert old in source
+        source = source.replace(old, new)
+    chosen = templates.parse_template(source, template, loading.kinds(), template)
+    file.write_text(text, encoding="utf-8")
+    upload = uploads.keep_file(file, worker.settings.uploads)
+    return batches.register(worker.connection, upload, chosen, suites.suite_hash(chosen), "DEMO",
+                            by="tester", through="command line", again=True, **named)  # fmt: skip
+
+
+def steps_of(seqno: int) -> tuple[Step, ...]:
+    return (
+        Step("validate", partial(_on, pipeline.validate, seqno)),
+        Step("load", partial(_on, pipeline.load, seqno)),
+        Step("close", partial(_on, pipeline.close, seqno)),
+    )
+
+
+def _on(step: Callable[[Worker, int], object], seqno: int, worker: Worker) -> None:
+    step(worker, seqno)
+
+
+def add_contracts(worker: Worker, *form_ids: str, codes: tuple[str, ...] = ()) -> None:
+    demo = {
+        "code": "DEMO",
+        "name": "Demo",
+        "contracts": [{"form_id": form_id, "sign_up_date": "2024-12-01"} for form_id in form_ids],
+        "statuses": [{"code": code, "phase": "NEW", "description": f"Code {code}"} for code in codes],
+    }
+    reference.load(worker.connection, reference.Reference.model_validate({"domains": [demo]}))
+
+
+def refuse(worker: Worker, constraint: str) -> None:
+    """A rule of the house that only the database knows."""
+    with db.transaction(worker.connection) as cursor:
+        cursor.execute(f"ALTER TABLE {constraint}")
+
+
+# Contract statuses ---------------------------------------------------------------------------------------------
+
+PARKING = {"unknown_contract: reject": "unknown_contract: park", "unknown_status: ignore": "unknown_status: park"}
+
+
+def status_lines(draw: random.Random, records: int, contracts: int) -> str:
+    """Statuses with everything that can become of one."""
+    lines = []
+    for number in range(records):
+        form = f"C{draw.randrange(contracts)}" if draw.random() < 0.85 else f"X{draw.randrange(contracts)}"
+        code = draw.choice(["10", "20", "20", "30", "30", "90", "77"])
+        day = f"{draw.randint(1, 28):02}-{draw.randint(1, 3):02}-{draw.choice(['2025', '2025', '2025', '2025', '2099'])}"
+        lines.append(f"{form};{day};{code};Agent;note {number}")
+        if draw.random() < 0.15:
+            lines.append(draw.choice(["C1;31-02-2025;20;;", "C1;1", "", lines[-1], '"C1"x;;;;']))
+    return "\n".join(lines) + "\n"
+
+
+def prepare_statuses(worker: Worker, folder: Path, records: int = 36) -> None:
+    draw, contracts = random.Random(7), records // 2
+    add_contracts(worker, *(f"C{number}" for number in range(contracts)))
+    refuse(worker, "status_history ADD CONSTRAINT no_such_entry CHECK (seqno <> 2 OR record_no % 17 <> 5)")
+    earlier = submit(worker, folder / "1.csv", status_lines(draw, records // 2, contracts), "result_codes")
+    assert pipeline.work(worker, earlier).succeeded
+    submit(worker, folder / "2.csv", status_lines(draw, records, contracts), "result_codes", PARKING)
+
+
+def _arrive(worker: Worker) -> None:
+    add_contracts(worker, *(f"X{number}" for number in range(0, 60, 2)), codes=("77",))
+
+
+def _replay(worker: Worker) -> None:
+    replay.replay(worker, "contract_status")
+
+
+def _give(worker: Worker) -> None:
+    timers.give(worker.connection, size=4)
+
+
+# Contacts ------------------------------------------------------------------------------------------------------
+
+CONTACT_HEADER = "Customer number,Email,Last name,Mobile,Country,City,Roles,Loyalty card,Campaigns,Subscribe to,Unsubscribe from"
+
+
+def contact_lines(draw: random.Random, records: int) -> str:
+    """Contacts that repeat, agree, cross, and opt in and out."""
+    lines = [CONTACT_HEADER]
+    for number in range(records):
+        key, other = draw.randrange(records), draw.randrange(records)
+        email = f"e{key if draw.random() < 0.85 else other}@example.com" if draw.random() < 0.8 else ""
+        cells = [
+            f"K{key}", email, f"Name {number % 5}", draw.choice(["0171 123456", "12", ""]),
+            draw.choice(["DE", "DE", "", "XX"]), draw.choice(["Aachen"] * 9 + ["Bonn", "Atlantis", ""]),
+            draw.choice(["customer", "press|landlord", ""]), draw.choice(["L1", "-", ""]),
+            draw.choice(["FAIR", "WEB|FAIR", "", ""]), draw.choice(["OFFERS", "", ""]), draw.choice(["NEWS", "", "", ""]),
+        ]  # fmt: skip
+        lines.append(",".join(cells))
+        if draw.random() < 0.1:
+            lines.append(draw.choice(["K1", "", lines[-1], ",,Nobody,,,,,,,,", '"K1"x,,,,']))
+    return "\n".join(lines) + "\n"
+
+
+def prepare_contacts(worker: Worker, folder: Path, records: int = 36) -> None:
+    draw = random.Random(8)
+    first = submit(worker, folder / "1.csv", contact_lines(draw, records // 2), "contacts")
+    assert pipeline.work(worker, first).succeeded
+    refuse(worker, "contact ADD CONSTRAINT no_such_city CHECK (city <> 'Atlantis') NOT VALID")
+    submit(worker, folder / "2.csv", contact_lines(draw, records), "contacts",
+           origins=["WEB"], subscriptions=["NEWS"])  # fmt: skip
+
+
+# Contracts -----------------------------------------------------------------------------------------------------
+
+
+def contract_lines(draw: random.Random, records: int) -> str:
+    lines = ["Form ID;Sign-up date;Customer number;Remark"]
+    for number in range(records):
+        day = f"{draw.randint(1, 28):02}-{draw.randint(1, 4):02}-{draw.choice(['2024', '2024', '2024', '2099'])}"
+        contact = draw.choice([f"K{draw.randrange(records)}", "nobody", ""])
+        lines.append(f"R{draw.randrange(records)};{day};{contact};note {number}")
+        if draw.random() < 0.1:
+            lines.append(draw.choice(["R1;31-02-2025;;", "R1;1", "", lines[-1], '"R1"x;;;']))
+    return "\n".join(lines) + "\n"
+
+
+def prepare_contracts(worker: Worker, folder: Path, records: int = 36) -> None:
+    draw = random.Random(9)
+    contacts = submit(worker, folder / "1.csv", contact_lines(draw, records), "contacts")
+    assert pipeline.work(worker, contacts).succeeded
+    earlier = submit(worker, folder / "2.csv", contract_lines(draw, records // 2), "contracts")
+    assert pipeline.work(worker, earlier).succeeded
+    refuse(worker, "contract ADD CONSTRAINT no_such_contract CHECK (form_id <> 'R7') NOT VALID")
+    submit(worker, folder / "3.csv", contract_lines(draw, records), "contracts")
+
+
+# Batches that fail ---------------------------------------------------------------------------------------------
+
+
+def prepare_spoiled(worker: Worker, folder: Path) -> None:
+    """More records are wrong than the template allows."""
+    add_contracts(worker, "C1")
+    lines = ["C1;01-01-2025;20;;"] * 9 + ["C1;31-02-2025;20;;"] * 25
+    submit(worker, folder / "1.csv", "\n".join(lines) + "\n", "result_codes")
+
+
+def prepare_lost(worker: Worker, folder: Path) -> None:
+    """A batch that failed because its file was not there; by now it is."""
+    add_contracts(worker, *(f"C{number}" for number in range(18)))
+    seqno = submit(worker, folder / "1.csv", status_lines(random.Random(7), 36, 18), "result_codes")
+    path = Path(batches.get(worker.connection, seqno).file_path)
+    path.rename(path.with_suffix(".away"))
+    try:
+        pipeline.work(worker, seqno)
+    except FileError:
+        path.with_suffix(".away").rename(path)
+    assert batches.get(worker.connection, seqno).failed
+
+
+class _Broken(Exception):
+    """An error of ours in the middle of a load."""
+
+
+def load_breaks(seqno: int, worker: Worker) -> None:
+    """Load the first chunk; an error of ours ends the second."""
+    load_chunk = pipeline._load_chunk
+
+    def breaks(*arguments: Any) -> Any:
+        if arguments[-1].after is not None:
+            raise _Broken
+        return load_chunk(*arguments)
+
+    with mock.patch.object(pipeline, "_load_chunk", breaks):
+        pipeline.load(worker, seqno)
+
+
+def prepare_reopened(worker: Worker, folder: Path) -> None:
+    """A batch that failed in the middle of its load, with what was not reached in the ledger."""
+    prepare_statuses(worker, folder)
+    pipeline.validate(worker, 2)
+    try:
+        load_breaks(2, worker)
+    except _Broken:
+        assert batches.get(worker.connection, 2).counts["unprocessed"]
+
+
+SCENARIOS = {
+    "contract statuses": Scenario(
+        prepare_statuses,
+        (*steps_of(2), Step("codes arrive", _arrive), Step("replay", _replay), Step("timers", _give)),
+    ),
+    "contacts": Scenario(prepare_contacts, steps_of(2)),
+    "contracts": Scenario(prepare_contracts, steps_of(3)),
+    "a file too wrong": Scenario(prepare_spoiled, (Step("validate", steps_of(1)[0].do, FileError),)),
+    "a file that came back": Scenario(prepare_lost, steps_of(1)),
+    "a load that breaks": Scenario(
+        prepare_statuses, (steps_of(2)[0], Step("load", partial(load_breaks, 2), _Broken))
+    ),
+    "a batch opened again": Scenario(prepare_reopened, steps_of(2)[1:]),
+}
