@@ -31,6 +31,9 @@ described: .venv/installed ## make docs/templates.md and the templates' JSON Sch
 bench: .venv/installed-dev ## speed and memory beside hand-written SQL, about half an hour (ARGS=--quick for a minute)
 	$(BIN)/python bench/bench.py $(ARGS)
 
+chaos: .venv/installed-dev ## every fault at every point, two writers, random kills; about two hours (ARGS="--seconds 600" for less)
+	PYTHONPATH=tests $(BIN)/python -m faults.chaos $(ARGS)
+
 lock: .venv/installed-dev ## resolve requirements*.txt anew into requirements.lock
 	$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header requirements-dev.txt -o requirements.lock
 
@@ -50,4 +53,4 @@ clean: ## remove the environment, the demo's data and caches
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt -c requirements.lock
 	touch $@
 
-.PHONY: help demo test lint format types described bench lock clean
+.PHONY: help demo test lint format types described bench chaos lock clean

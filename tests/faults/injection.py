@@ -70,7 +70,7 @@ class Points:
         self._trace.write("point", f"{number} {what}")
         if kind:
             self._trace.write("fault", f"{number} {kind}")
-            strike(connection, kind, go)
+            strike(connection, kind, what, go)
         done = go()
         if what == "COMMIT":
             self._commits += 1
@@ -82,7 +82,7 @@ class Points:
         return done
 
 
-def strike(connection: Any, kind: str, go: Callable[[], Any]) -> None:
+def strike(connection: Any, kind: str, what: str, go: Callable[[], Any]) -> None:
     """Let a fault happen. Returns where the statement itself is going to find out."""
     if kind == "process killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -98,7 +98,7 @@ def strike(connection: Any, kind: str, go: Callable[[], Any]) -> None:
         connection.close()
         raise psycopg2.OperationalError("server closed the connection unexpectedly")
     else:
-        refuse(connection, TRANSIENT[kind], rolled_back=go.__name__ == "commit")
+        refuse(connection, TRANSIENT[kind], rolled_back=what == "COMMIT")
 
 
 def terminate(connection: Any) -> None:
@@ -139,38 +139,40 @@ def name_of(query: str) -> str:
     ).replace("\n", " ")
 
 
+class Cursor(RealDictCursor):
+    """A cursor whose statements are points."""
+
+    points: Points
+
+    def execute(self, query: Any, params: Any = None) -> Any:
+        return self._at(self._named(query), super().execute, query, params)
+
+    def copy_expert(self, query: Any, *arguments: Any) -> Any:
+        return self._at(f"COPY {self._named(query)}", super().copy_expert, query, *arguments)
+
+    def __iter__(self) -> Any:
+        return self._at("FETCH", super().__iter__) if self.name else super().__iter__()
+
+    def _at(self, what: str, does: Callable[..., Any], *arguments: Any) -> Any:
+        return self.points.at(self.connection, what, lambda: does(*arguments))
+
+    def _named(self, query: Any) -> str:
+        return name_of(query if isinstance(query, str) else query.as_string(self))
+
+
+class Connection(db.Connection):
+    """A connection whose commits are points, and the statements of its cursors."""
+
+    points: Points
+
+    def commit(self) -> None:
+        self.points.at(self, "COMMIT", super().commit)
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        return super().cursor(*arguments, **{"cursor_factory": Cursor} | options)
+
+
 def inject(points: Points) -> None:
     """From here on every connection of this process passes through ``points``."""
-
-    class Connection(db.Connection):
-        def commit(self) -> None:
-            def commit() -> None:
-                db.psycopg2.extensions.connection.commit(self)
-
-            points.at(self, "COMMIT", commit)
-
-        def cursor(self, *arguments: Any, **options: Any) -> Any:
-            return super().cursor(*arguments, **{"cursor_factory": Cursor} | options)
-
-    class Cursor(RealDictCursor):
-        def execute(self, query: Any, params: Any = None) -> Any:
-            def execute() -> Any:
-                return super(Cursor, self).execute(query, params)
-
-            return points.at(self.connection, name_of(self._text(query)), execute)
-
-        def copy_expert(self, query: Any, file: Any, *rest: Any) -> Any:
-            def copy() -> Any:
-                return super(Cursor, self).copy_expert(query, file, *rest)
-
-            return points.at(self.connection, f"COPY {name_of(self._text(query))}", copy)
-
-        def __iter__(self) -> Any:
-            if not self.name:
-                return super().__iter__()
-            return points.at(self.connection, "FETCH", super().__iter__)
-
-        def _text(self, query: Any) -> str:
-            return query if isinstance(query, str) else str(query.as_string(self))
-
+    Connection.points = Cursor.points = points
     db.Connection = Connection  # type: ignore[misc]  # connect() makes what stands under this name

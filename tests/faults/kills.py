@@ -20,7 +20,9 @@ WHAT = {"random: process killed": 6, "random: session terminated": 2, "random: b
 def killed_at_random(prepared: Prepared, draw: random.Random) -> Trial:
     """Work a batch off from one of its steps on while it is killed again and again at random moments."""
     began, trial = time.monotonic(), Trial()
-    step = draw.choices(range(len(prepared.steps)), [1 + prepared.commits(n) for n in range(len(prepared.steps))])[0]
+    step = draw.choices(
+        range(len(prepared.steps)), [1 + prepared.commits(n) for n in range(len(prepared.steps))]
+    )[0]
     with prepared.server.copy(prepared.database(step)) as name:
         life = Life(prepared, name)
         code = -signal.SIGKILL

@@ -74,7 +74,6 @@ class Nursery:
 
 def serve() -> None:
     import rowledger.suites
-
     from faults import worker
 
     rowledger.suites.warm()
@@ -100,7 +99,7 @@ def _be_born(run: Any, job: dict[str, Any]) -> None:
         os.dup2(out, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         code = run(job)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the last thing this process does is to say what went wrong
         traceback.print_exc()
     finally:
         sys.stdout.flush()

@@ -9,13 +9,26 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from rowledger import batches, db, loading, pipeline, reference, replay, suites, templates, timers, uploads
-from rowledger.errors import FileError
+from rowledger import (
+    batches,
+    control,
+    db,
+    loading,
+    pipeline,
+    reference,
+    replay,
+    suites,
+    templates,
+    timers,
+    uploads,
+)
+from rowledger.errors import Fenced, FileError, Stopped
 from rowledger.pipeline import Worker
 
 
@@ -84,7 +97,10 @@ def refuse(worker: Worker, constraint: str) -> None:
 
 # Contract statuses ---------------------------------------------------------------------------------------------
 
-PARKING = {"unknown_contract: reject": "unknown_contract: park", "unknown_status: ignore": "unknown_status: park"}
+PARKING = {
+    "unknown_contract: reject": "unknown_contract: park",
+    "unknown_status: ignore": "unknown_status: park",
+}
 
 
 def status_lines(draw: random.Random, records: int, contracts: int) -> str:
@@ -204,17 +220,35 @@ class _Broken(Exception):
     """An error of ours in the middle of a load."""
 
 
-def load_breaks(seqno: int, worker: Worker) -> None:
-    """Load the first chunk; an error of ours ends the second."""
+def load_one_chunk(seqno: int, ending: Exception, worker: Worker) -> None:
+    """Load the first chunk; an error ends the second."""
     load_chunk = pipeline._load_chunk
 
-    def breaks(*arguments: Any) -> Any:
+    def ends(*arguments: Any) -> Any:
         if arguments[-1].after is not None:
-            raise _Broken
+            raise ending
         return load_chunk(*arguments)
 
-    with mock.patch.object(pipeline, "_load_chunk", breaks):
+    with mock.patch.object(pipeline, "_load_chunk", ends):
         pipeline.load(worker, seqno)
+
+
+def validate_one_chunk(seqno: int, ending: Exception, worker: Worker) -> None:
+    """The same with the validation."""
+    keep = pipeline._keep
+
+    def ends(*arguments: Any) -> Any:
+        if arguments[-1].chunk.first > 1:
+            raise ending
+        return keep(*arguments)
+
+    with mock.patch.object(pipeline, "_keep", ends):
+        pipeline.validate(worker, seqno)
+
+
+def _settle(kind: str, worker: Worker) -> None:
+    for seqno in batches.lacking_raw(worker.connection, kind):
+        pipeline.complete_raw(worker, seqno)
 
 
 def prepare_reopened(worker: Worker, folder: Path) -> None:
@@ -222,22 +256,129 @@ def prepare_reopened(worker: Worker, folder: Path) -> None:
     prepare_statuses(worker, folder)
     pipeline.validate(worker, 2)
     try:
-        load_breaks(2, worker)
+        load_one_chunk(2, _Broken(), worker)
     except _Broken:
         assert batches.get(worker.connection, 2).counts["unprocessed"]
 
 
-SCENARIOS = {
-    "contract statuses": Scenario(
-        prepare_statuses,
-        (*steps_of(2), Step("codes arrive", _arrive), Step("replay", _replay), Step("timers", _give)),
-    ),
-    "contacts": Scenario(prepare_contacts, steps_of(2)),
+# A crowd of batches --------------------------------------------------------------------------------------------
+
+KEYS = 60
+
+
+def prepare_crowd(worker: Worker, folder: Path, files: int) -> None:
+    """Half of the batches are contacts, half statuses; every other file is written backwards."""
+    add_contracts(worker, *(f"C{key:03}" for key in range(KEYS)))
+    for number in range(1, files + 1):
+        keys = list(range(KEYS))[:: 1 if number % 4 < 2 else -1]
+        if number % 2:
+            lines = [f"C{key:03};{crowd_day(number):%d-%m-%Y};{crowd_code(number, key)};;" for key in keys]
+            submit(worker, folder / f"{number}.csv", "\n".join(lines) + "\n", "result_codes")
+        else:
+            lines = [f"K{key:03},e{key}@example.com,Batch {number}" for key in keys]
+            text = "\n".join(["Customer number,Email,Last name", *lines]) + "\n"
+            submit(worker, folder / f"{number}.csv", text, "contacts")
+
+
+def crowd_day(number: int) -> date:
+    return date(2025, 1, 1) + timedelta(days=number)
+
+
+def crowd_code(number: int, key: int) -> str:
+    return ("20", "30")[(number + key) % 2]
+
+
+# What people ask for -------------------------------------------------------------------------------------------
+
+
+def prepare_half_validated(worker: Worker, folder: Path) -> None:
+    """A batch whose worker was lost after its first chunk."""
+    prepare_statuses(worker, folder)
+    try:
+        validate_one_chunk(2, Fenced(), worker)
+    except Fenced:
+        assert 0 < batches.get(worker.connection, 2).validated_records < 36
+
+
+def prepare_half_loaded(worker: Worker, folder: Path) -> None:
+    prepare_contacts(worker, folder)
+    pipeline.validate(worker, 2)
+    try:
+        load_one_chunk(2, Fenced(), worker)
+    except Fenced:
+        batch = batches.get(worker.connection, 2)
+        assert 0 < batch.loaded_records < batch.staged_records
+
+
+def _ask(request: Callable[..., object], worker: Worker) -> None:
+    request(worker.connection, 2, by="anna", why="lunch")
+
+
+VALIDATE, LOAD, CLOSE = steps_of(2)
+PAUSE, RESUME, CANCEL = (
+    Step(request.__name__, partial(_ask, request))
+    for request in (control.pause, control.resume, control.cancel)
+)
+
+
+def refused(step: Step) -> Step:
+    """The step while the batch is paused or cancelled."""
+    return Step(f"{step.name} in vain", step.do, Stopped)
+
+
+def _large(prepare: Callable[..., None]) -> Callable[[Worker, Path], None]:
+    return partial(prepare, records=300)
+
+
+LANES = {"validate_chunk": 100, "load_chunk": 30, "load_lanes": 2, "max_attempts": 1000}
+STATUSES = (
+    VALIDATE,
+    LOAD,
+    CLOSE,
+    Step("codes arrive", _arrive),
+    Step("replay", _replay),
+    Step("timers", _give),
+)
+
+# Small batches in one lane, whose points are the same each time: they are enumerated.
+ENUMERATED = {
+    "contract statuses": Scenario(prepare_statuses, STATUSES),
+    "contacts": Scenario(prepare_contacts, (VALIDATE, LOAD, CLOSE)),
     "contracts": Scenario(prepare_contracts, steps_of(3)),
     "a file too wrong": Scenario(prepare_spoiled, (Step("validate", steps_of(1)[0].do, FileError),)),
     "a file that came back": Scenario(prepare_lost, steps_of(1)),
     "a load that breaks": Scenario(
-        prepare_statuses, (steps_of(2)[0], Step("load", partial(load_breaks, 2), _Broken))
+        prepare_statuses,
+        (
+            VALIDATE,
+            Step("load", partial(load_one_chunk, 2, _Broken()), _Broken),
+            Step("settle", partial(_settle, "contract_status")),
+        ),
     ),
-    "a batch opened again": Scenario(prepare_reopened, steps_of(2)[1:]),
+    "a batch opened again": Scenario(prepare_reopened, (LOAD, CLOSE)),
+    "paused while validating": Scenario(
+        prepare_half_validated, (PAUSE, refused(VALIDATE), RESUME, VALIDATE, LOAD, CLOSE)
+    ),
+    "paused while loading": Scenario(prepare_half_loaded, (PAUSE, refused(LOAD), RESUME, LOAD, CLOSE)),
+    "cancelled while validating": Scenario(
+        prepare_half_validated,
+        (CANCEL, refused(VALIDATE), Step("settle", partial(_settle, "contract_status"))),
+    ),
+    "cancelled while loading": Scenario(
+        prepare_half_loaded, (CANCEL, refused(LOAD), Step("settle", partial(_settle, "contact")))
+    ),
 }
+
+# Larger ones in two lanes, to be killed at random.
+KILLED = {
+    "many contract statuses": Scenario(_large(prepare_statuses), STATUSES, LANES),
+    "many contacts": Scenario(_large(prepare_contacts), (VALIDATE, LOAD, CLOSE), LANES),
+    "many contracts": Scenario(_large(prepare_contracts), steps_of(3), LANES),
+}
+# Batches over the same keys, for ``crowd``; their workers are told which of them to work off.
+CROWD_SETTINGS = {"validate_chunk": 100, "load_chunk": 1, "load_lanes": 2}
+CROWDED = {
+    f"a crowd of {files}": Scenario(partial(prepare_crowd, files=files), (), CROWD_SETTINGS)
+    for files in (12, 84)
+}
+SCENARIOS = ENUMERATED | KILLED | CROWDED

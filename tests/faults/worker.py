@@ -8,12 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from faults import injection, scenarios
+from faults.nursery import FENCED, GONE
 from rowledger import db, pipeline
 from rowledger.errors import Fenced, TryAgain
 from rowledger.settings import Settings
-
-from faults import injection, scenarios
-from faults.nursery import FENCED, GONE
 
 ROOT = Path(__file__).parents[2]
 

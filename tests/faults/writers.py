@@ -6,10 +6,9 @@ import contextlib
 import signal
 import time
 
-from rowledger import batches, db
-
 from faults.harness import Life, Prepared, Trial, exactly, kill
 from faults.nursery import FENCED, GONE
+from rowledger import batches, db
 
 LEASE_SECONDS = 1
 
@@ -45,7 +44,9 @@ def outlived(prepared: Prepared, **stop: int) -> Trial:
             if (code := life.run(0)) != 0:
                 trial.violations.append(f"the other run ended with {code}")
             before = exactly(watching)
-            if (code := _wake(trial, life, pid, watching)) not in ({0, FENCED, GONE} if inside else {0, FENCED}):
+            if (code := _wake(trial, life, pid, watching)) not in (
+                {0, FENCED, GONE} if inside else {0, FENCED}
+            ):
                 trial.violations.append(f"the one that was woken ended with {code}")
             if exactly(watching) != before:
                 trial.violations.append("the one that was woken has written")
@@ -64,7 +65,10 @@ def _stopped(life: Life, **job: object) -> int:
 def _given_to_another(connection: db.Connection) -> None:
     """Ask for work as another run until the lease is over."""
     with db.transaction(connection) as cursor:
-        open_batch = db.row(cursor, "SELECT max(seqno) AS seqno, max(kind) AS kind FROM import_batch WHERE status <> 'executed'")
+        open_batch = db.row(
+            cursor,
+            "SELECT max(seqno) AS seqno, max(kind) AS kind FROM import_batch WHERE status <> 'executed'",
+        )
     assert open_batch
     give_up = time.monotonic() + 20 * LEASE_SECONDS
     while not batches.reserve(connection, open_batch["kind"], "another run", 1, 60):
