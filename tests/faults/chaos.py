@@ -62,7 +62,7 @@ def doubles(server: Server, seed: str) -> Iterator[Task]:
         scenario = draw.choice(list(ENUMERATED))
         point = draw.choice(server.prepared(scenario).points)
         first = point.number, draw.choice(point.kinds)
-        second = draw.randint(1, 25), draw.choice((*injection.ANYWHERE, *injection.AT_COMMITS))
+        second = draw.randint(1, 25), draw.choice(injection.KINDS)
         yield Task(
             f"doubles/{number}",
             lambda s, n=scenario, p=point, f=first, g=second: s.prepared(n).trial(p.step, f, g),  # type: ignore[misc]

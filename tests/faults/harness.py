@@ -49,8 +49,14 @@ class Point:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of faults that can happen here."""
-        return injection.ANYWHERE + (injection.AT_COMMITS if self.what == "COMMIT" else ())
+        """The kinds of faults that can happen here; a server does not refuse to roll back."""
+        if self.what.startswith("ROLLBACK"):
+            return injection.LOSSES
+        return (
+            injection.LOSSES
+            + tuple(injection.TRANSIENT)
+            + (injection.AT_COMMITS if self.what == "COMMIT" else ())
+        )
 
 
 @dataclass
@@ -100,6 +106,9 @@ class Server:
         self.nursery.close()
         self._admin.close()
         with _WHEEL:
+            postmaster = self._handle.get_postmaster_info().process
+            postmaster.send_signal(signal.SIGQUIT)  # at once: a checkpoint would be for nobody
+            postmaster.wait(30)
             self._handle.cleanup()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -162,12 +171,14 @@ class Prepared:
     def __init__(self, server: Server, scenario: str) -> None:
         self.server, self.scenario = server, scenario
         self.steps = SCENARIOS[scenario].steps
-        self.name = f"s{len(server._prepared)}"
-        self.home = server.folder / self.name
+        self.home = server.folder / f"{len(server._prepared)} {scenario}"
         self.home.mkdir()
         self.points: list[Point] = []
         self.seconds: list[float] = []
-        server.execute(f"CREATE DATABASE {self.database(0)} TEMPLATE migrated STRATEGY file_copy")
+        after = SCENARIOS[scenario].after
+        origin = server.prepared(after[0]).database(after[1]) if after else "migrated"
+        self.name = f"s{len(server._prepared)}"
+        server.execute(f"CREATE DATABASE {self.database(0)} TEMPLATE {origin} STRATEGY file_copy")
         life = Life(self, self.database(0))
         assert life.run(-1, prepare=True) == 0, life.said()
         for place in range(len(self.steps)):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from psycopg2.extensions import cursor as PlainCursor
 from psycopg2.extras import RealDictCursor
 
@@ -29,8 +30,9 @@ TRANSIENT = {
     "lock timeout": "55P03",
     "disk full": "53100",
 }
-ANYWHERE = ("process killed", "session terminated", "backend killed", *TRANSIENT)
+LOSSES = ("process killed", "session terminated", "backend killed")
 AT_COMMITS = ("answer lost", "process killed after it")
+KINDS = (*LOSSES, *TRANSIENT, *AT_COMMITS)
 
 
 class Trace:
@@ -97,6 +99,8 @@ def strike(connection: Any, kind: str, what: str, go: Callable[[], Any]) -> None
         go()
         connection.close()
         raise psycopg2.OperationalError("server closed the connection unexpectedly")
+    elif connection.info.transaction_status == TRANSACTION_STATUS_INERROR:
+        terminate(connection)  # what has failed already cannot be refused any more, only be cut off
     else:
         refuse(connection, TRANSIENT[kind], rolled_back=what == "COMMIT")
 

@@ -43,10 +43,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Scenario:
-    """``prepare`` is given a worker and a folder for its files; ``settings`` are those of the worker."""
+    """``prepare`` is given a worker and a folder for its files; ``settings`` are those of the worker.
+
+    With ``after`` the database is first that of another scenario as it stands before one of its steps.
+    """
 
     prepare: Callable[[Worker, Path], None]
     steps: tuple[Step, ...]
+    after: tuple[str, int] | None = None
     settings: dict[str, Any] = field(
         default_factory=lambda: {"validate_chunk": 16, "load_chunk": 10, "load_lanes": 1}
     )
@@ -203,6 +207,10 @@ def prepare_spoiled(worker: Worker, folder: Path) -> None:
     submit(worker, folder / "1.csv", "\n".join(lines) + "\n", "result_codes")
 
 
+def prepare_nothing(worker: Worker, folder: Path) -> None:
+    """What another scenario has prepared is all."""
+
+
 def prepare_lost(worker: Worker, folder: Path) -> None:
     """A batch that failed because its file was not there; by now it is."""
     add_contracts(worker, *(f"C{number}" for number in range(18)))
@@ -253,8 +261,6 @@ def _settle(kind: str, worker: Worker) -> None:
 
 def prepare_reopened(worker: Worker, folder: Path) -> None:
     """A batch that failed in the middle of its load, with what was not reached in the ledger."""
-    prepare_statuses(worker, folder)
-    pipeline.validate(worker, 2)
     try:
         load_one_chunk(2, _Broken(), worker)
     except _Broken:
@@ -293,7 +299,6 @@ def crowd_code(number: int, key: int) -> str:
 
 def prepare_half_validated(worker: Worker, folder: Path) -> None:
     """A batch whose worker was lost after its first chunk."""
-    prepare_statuses(worker, folder)
     try:
         validate_one_chunk(2, Fenced(), worker)
     except Fenced:
@@ -301,8 +306,6 @@ def prepare_half_validated(worker: Worker, folder: Path) -> None:
 
 
 def prepare_half_loaded(worker: Worker, folder: Path) -> None:
-    prepare_contacts(worker, folder)
-    pipeline.validate(worker, 2)
     try:
         load_one_chunk(2, Fenced(), worker)
     except Fenced:
@@ -348,37 +351,44 @@ ENUMERATED = {
     "a file too wrong": Scenario(prepare_spoiled, (Step("validate", steps_of(1)[0].do, FileError),)),
     "a file that came back": Scenario(prepare_lost, steps_of(1)),
     "a load that breaks": Scenario(
-        prepare_statuses,
+        prepare_nothing,
         (
-            VALIDATE,
             Step("load", partial(load_one_chunk, 2, _Broken()), _Broken),
             Step("settle", partial(_settle, "contract_status")),
         ),
+        after=("contract statuses", 1),
     ),
-    "a batch opened again": Scenario(prepare_reopened, (LOAD, CLOSE)),
+    "a batch opened again": Scenario(prepare_reopened, (LOAD, CLOSE), after=("contract statuses", 1)),
     "paused while validating": Scenario(
-        prepare_half_validated, (PAUSE, refused(VALIDATE), RESUME, VALIDATE, LOAD, CLOSE)
+        prepare_half_validated,
+        (PAUSE, refused(VALIDATE), RESUME, VALIDATE, LOAD, CLOSE),
+        after=("contract statuses", 0),
     ),
-    "paused while loading": Scenario(prepare_half_loaded, (PAUSE, refused(LOAD), RESUME, LOAD, CLOSE)),
+    "paused while loading": Scenario(
+        prepare_half_loaded, (PAUSE, refused(LOAD), RESUME, LOAD, CLOSE), after=("contacts", 1)
+    ),
     "cancelled while validating": Scenario(
         prepare_half_validated,
         (CANCEL, refused(VALIDATE), Step("settle", partial(_settle, "contract_status"))),
+        after=("contract statuses", 0),
     ),
     "cancelled while loading": Scenario(
-        prepare_half_loaded, (CANCEL, refused(LOAD), Step("settle", partial(_settle, "contact")))
+        prepare_half_loaded,
+        (CANCEL, refused(LOAD), Step("settle", partial(_settle, "contact"))),
+        after=("contacts", 1),
     ),
 }
 
 # Larger ones in two lanes, to be killed at random.
 KILLED = {
-    "many contract statuses": Scenario(_large(prepare_statuses), STATUSES, LANES),
-    "many contacts": Scenario(_large(prepare_contacts), (VALIDATE, LOAD, CLOSE), LANES),
-    "many contracts": Scenario(_large(prepare_contracts), steps_of(3), LANES),
+    "many contract statuses": Scenario(_large(prepare_statuses), STATUSES, settings=LANES),
+    "many contacts": Scenario(_large(prepare_contacts), (VALIDATE, LOAD, CLOSE), settings=LANES),
+    "many contracts": Scenario(_large(prepare_contracts), steps_of(3), settings=LANES),
 }
 # Batches over the same keys, for ``crowd``; their workers are told which of them to work off.
 CROWD_SETTINGS = {"validate_chunk": 100, "load_chunk": 1, "load_lanes": 2}
 CROWDED = {
-    f"a crowd of {files}": Scenario(partial(prepare_crowd, files=files), (), CROWD_SETTINGS)
+    f"a crowd of {files}": Scenario(partial(prepare_crowd, files=files), (), settings=CROWD_SETTINGS)
     for files in (12, 84)
 }
 SCENARIOS = ENUMERATED | KILLED | CROWDED
