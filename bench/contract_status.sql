@@ -8,7 +8,7 @@ SELECT contract_id, contract_status.status_id, to_date(lines.date_result, 'DD-MM
 FROM lines
 JOIN contract ON contract.domain_id = 1 AND contract.form_id = lines.form_id
 JOIN contract_status ON contract_status.domain_id = 1 AND contract_status.code = lines.code
-ON CONFLICT (contract_id, date_result, status_id) DO NOTHING;
+ON CONFLICT ON CONSTRAINT status_history_entry_unique DO NOTHING;
 UPDATE contract
 SET status_id = h.status_id, date_result = h.date_result, seqno = h.seqno, record_no = h.record_no
 FROM status_history AS h

@@ -242,6 +242,10 @@ def claim(
         if step != "validate" and batch.validated_at is None:
             raise SetupError(f"Import batch {seqno} is not validated yet; run its step validate first.")
         if batch.failed:
+            if row(cursor, _SQL["roll_back"], {"seqno": seqno}):
+                raise NotPossible(
+                    f"Import batch {seqno} is rolled back and cannot be opened again; to take its file once more: rowledger reprocess {seqno} --template old"
+                )
             _reopen(cursor, batch, by)
         if step == "validate" and batch.validated_at is not None:  # nothing to do: no claim
             return read(cursor, seqno)

@@ -19,7 +19,8 @@ class Profile:
     """A contact of a domain. ``fields`` has them all, ``attributes.NAME`` among them, null where nothing is known.
 
     ``subscription_history`` and ``records`` are the newest, the newest first; ``totals`` says how many there are in
-    all. A record has ``changes``: per field it changed, the value before and after.
+    all. A record has ``changes``: per field it changed, the value before and after; and ``rolled_back_at`` if they were
+    taken back.
     """
 
     domain: str
@@ -66,9 +67,16 @@ def _fields(cursor: Cursor, domain: str, key: str) -> dict[str, Any]:
 
 
 def _add_changes(records: list[dict[str, Any]], fields: dict[str, Any]) -> None:
-    """What each record made of a field is what the next one found there; the newest made what is there now."""
+    """What each record made of a field is what the next one found there; the newest made what is there now.
+
+    What was rolled back made what the roll back took away, and nobody has found it there since.
+    """
     now = dict(fields)
     for record in records:
-        before = record.pop("before") or {}
-        record["changes"] = {name: {"before": before[name], "after": now.get(name)} for name in before}
-        now |= before
+        before, removed = record.pop("before") or {}, record.pop("removed")
+        made = removed["fields"] if removed else now
+        record["changes"] = {name: {"before": before[name], "after": made.get(name)} for name in before}
+        if removed:
+            record["origins_added"] = [origin["code"] for origin in removed["origins"]]
+        else:
+            now |= before

@@ -75,8 +75,20 @@ class HistoryEntry(StatusEntry):
 
 
 @dataclass(frozen=True)
+class WithdrawnEntry(StatusEntry):
+    """A status entry that a roll back has withdrawn: when, why, and who had asked for it."""
+
+    withdrawn_at: datetime
+    why: str
+    asked_by: str
+
+
+@dataclass(frozen=True)
 class Touch:
-    """A record of a file that registered or corrected a contract; ``before`` has what stood in the fields it changed."""
+    """A record of a file that registered or corrected a contract; ``before`` has what stood in the fields it changed.
+
+    ``rolled_back_at`` is when that was taken back, if it was.
+    """
 
     seqno: int
     record_no: int
@@ -85,11 +97,13 @@ class Touch:
     recorded_at: datetime
     file_name: str
     uploaded_by: str
+    rolled_back_at: datetime | None
 
 
 @dataclass(frozen=True)
 class Contract:
-    """A contract, its history in the order of the chain, and the records that wrote its register entry.
+    """A contract, its history in the order of the chain, what is withdrawn from it, and the records that wrote its
+    register entry.
 
     ``contact`` is the external id of its contact; a contract that came with the reference data has no ``touches``.
     """
@@ -100,6 +114,7 @@ class Contract:
     contact: str | None
     contact_name: str | None
     history: tuple[HistoryEntry, ...]
+    withdrawn: tuple[WithdrawnEntry, ...]
     touches: tuple[Touch, ...]
 
     @property
@@ -114,5 +129,6 @@ def profile(connection: Connection, domain: str, form_id: str) -> Contract:
         found = row(cursor, _SQL["profile"], asked)
         assert found
         history = tuple(HistoryEntry.from_row(r) for r in rows(cursor, _SQL["history"], asked))
+        withdrawn = tuple(WithdrawnEntry.from_row(r) for r in rows(cursor, _SQL["withdrawn"], asked))
         touches = tuple(Touch(**r) for r in rows(cursor, _SQL["touches"], asked))
-    return Contract(**found, history=history, touches=touches)
+    return Contract(**found, history=history, withdrawn=withdrawn, touches=touches)

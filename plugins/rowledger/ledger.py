@@ -63,10 +63,14 @@ def give_up_raw(cursor: Cursor, batch: Batch) -> None:
 
 
 def records(
-    connection: Connection, seqno: int, outcomes: list[str] | None = None, record_no: int | None = None
+    connection: Connection,
+    seqno: int,
+    outcomes: list[str] | None = None,
+    record_no: int | None = None,
+    rolled_back: str | None = None,
 ) -> Generator[dict[str, Any]]:
-    """The ledger of a batch in the order of its file, in flat memory."""
-    asked = {"seqno": seqno, "outcomes": outcomes, "record_no": record_no}
+    """The ledger of a batch in the order of its file, in flat memory; or what its roll back restored, or spared."""
+    asked = {"seqno": seqno, "outcomes": outcomes, "record_no": record_no, "rolled_back": rolled_back}
     return stream(connection, _SQL["records"], asked)
 
 

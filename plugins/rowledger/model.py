@@ -133,6 +133,7 @@ class Batch:
     loaded_records: int
     attempts: int
     waits_because: str | None
+    rolled_back_at: datetime | None
     counts: dict[str, int]
 
     @classmethod

@@ -15,6 +15,9 @@ from rowledger.db import Connection, Cursor, queries, row, rows, transaction
 from rowledger.model import Batch, Reason
 
 _SQL = queries("parked")
+WITHDRAWN = (
+    "withdrawn"  # beside the outcomes of the ledger: the batch was rolled back while the record waited
+)
 DUE = sql.SQL(_SQL["due"])
 
 

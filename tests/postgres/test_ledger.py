@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from rowledger import db, ledger, pipeline
+from rowledger import db, ledger, pipeline, roll_back
 from rowledger.db import Connection, queries, rows, transaction
 from rowledger.errors import RecordRefused
 from rowledger.model import Batch
@@ -162,21 +162,37 @@ BROKEN = {
                                  SELECT contact_id, subscription_id, way, seqno, record_no
                                  FROM subscription_history CROSS JOIN (VALUES (false), (true)) AS new (way)
                                  ORDER BY way""",
+    "rolled_back_whole": "ALTER TABLE roll_back_record DISABLE TRIGGER ALL; DELETE FROM roll_back_record WHERE seqno = 6",
+    "roll_back_counts": """ALTER TABLE import_batch_roll_back DISABLE TRIGGER ALL;
+                           UPDATE import_batch_roll_back SET spared = spared + 1 WHERE seqno = 6""",
+    "rolled_back_has_ended": "UPDATE import_batch SET processed = false, status = 'waiting' WHERE seqno = 6",
+    "withdrawn_as_rolled_back": "UPDATE status_history SET withdrawn_at = NULL WHERE seqno = 6",
+    "restored_is_gone": """INSERT INTO contact (contact_id, domain_id) OVERRIDING SYSTEM VALUE
+                           SELECT target_id, 1 FROM roll_back_record WHERE seqno = 5""",
+    "nothing_waits_once_rolled_back": """
+        INSERT INTO parked_record (seqno, record_no, kind, domain_id, match_key, fields, waits_for, key)
+        SELECT 6, 1, kind, domain_id, 'F2', '{}', 'status', '20' FROM import_batch WHERE seqno = 6""",
     "no_staging_left": "CREATE TABLE rowledger_staging.batch_1 ()",
 }  # fmt: skip
 
 
-def _work_off_all(submit: Submit, work: Work) -> None:
+def _work_off_all(worker: pipeline.Worker, submit: Submit, work: Work) -> None:
     work(submit(STATUSES, "result_codes"))
     work(submit(CONTACTS, origins=["WEB", "FAIR"], subscriptions=["NEWS"]))
     work(submit(CONTRACTS, "contracts"))
     work(submit("Customer number,Last name\nK1,Lovelace\n"))
+    for file in (
+        submit("Customer number,Last name\nK9,Wrong\n"),
+        submit("F2;05-02-2026;30;;\n", "result_codes"),
+    ):
+        roll_back.ask(worker.connection, work(file).seqno, by="tester", why="the wrong file")
+        roll_back.work(worker, file)
 
 
 def test_a_database_that_worked_undisturbed_passes_every_check(
-    connection: Connection, submit: Submit, work: Work
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work
 ) -> None:
-    _work_off_all(submit, work)
+    _work_off_all(worker, submit, work)
     assert [result for result in ledger.check(connection) if result["violations"]] == []
 
 
@@ -185,9 +201,14 @@ def test_every_check_has_something_that_breaks_it() -> None:
 
 
 def test_a_check_finds_what_it_promises_to_find(
-    connection: Connection, database_url: str, fresh_database: Fresh, submit: Submit, work: Work
+    worker: pipeline.Worker,
+    connection: Connection,
+    database_url: str,
+    fresh_database: Fresh,
+    submit: Submit,
+    work: Work,
 ) -> None:
-    _work_off_all(submit, work)
+    _work_off_all(worker, submit, work)
     connection.close()  # a database can be copied while nobody uses it
     for check, statement in BROKEN.items():
         with (

@@ -68,6 +68,7 @@ ARROWS = {
     "control": "batches db errors lanes ledger model staging",
     "reruns": "batches db errors layouts ledger model settings templates uploads",
     "replay": "batches db errors loading model parked pipeline templates",
+    "roll_back": "batches db errors loading model pipeline",
     "dry_run": "batches db errors ledger loading model pipeline staging templates uploads",
     # beside them: the database from a wheel
     "server": "errors settings",

@@ -7,6 +7,10 @@ and returns how many had which outcome. A kind that parks records also has ``rep
 it merges the batch's parked records that are due, and notes with them what became of each. A module in this folder is
 a kind; there is no list.
 
+For a roll back (``roll_back``): ``EFFECTS`` is the query that tells what the records of a chunk did, each with the
+reason why it cannot be undone, if there is one; ``settle(cursor, batch)`` then adds reasons that depend on one another;
+``restore(cursor, batch)`` undoes what has none. ``LOCKED`` are the kinds whose chunks are kept out meanwhile.
+
 Chunks are cut between match keys, never through one: everything a file says about one contract or contact is merged
 in one transaction, so the result cannot depend on the size of chunks. A merge touches no target but those of its own
 keys, so that lanes (``lanes``) merge side by side.
@@ -37,12 +41,18 @@ class Loader(Protocol):
 
     KIND: Kind
     CHANGES: str
+    EFFECTS: str
+    LOCKED: tuple[str, ...]
 
     def arrange(self, cursor: Cursor, batch: Batch, template: ImportTemplate) -> None: ...
 
     def merge(
         self, cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
     ) -> Counter[str]: ...
+
+    def settle(self, cursor: Cursor, batch: Batch) -> None: ...
+
+    def restore(self, cursor: Cursor, batch: Batch) -> None: ...
 
 
 class Replayer(Loader, Protocol):
@@ -135,6 +145,12 @@ def lock_shared(cursor: Cursor, batch: Batch) -> None:
         # Another batch was quicker. The share goes back: two lanes that keep theirs would wait for each other.
         cursor.execute("ROLLBACK TO SAVEPOINT turn")
     lock(cursor, batch)
+
+
+def lock_out(cursor: Cursor, batch: Batch) -> None:
+    """No chunk of the kinds that a roll back of the batch could meet, in its domain, until the transaction ends."""
+    for kind in sorted(loader(batch.kind).LOCKED):  # in one order, so that two roll backs cannot deadlock
+        cursor.execute(_SQL["lock"], _turn(batch) | {"kind": kind})
 
 
 def _turn(batch: Batch) -> dict[str, Any]:

@@ -50,6 +50,8 @@ KIND = Kind(
     attributes=True,
 )
 CHANGES = queries("contact")["changes"]
+EFFECTS = queries("contact")["effects"].replace("{holders}", queries("contact")["holders"])
+LOCKED = ("contact", "contract")  # a contract names its contact
 LINKS = ("origins", "subscriptions", "opt_outs")  # what a contact is linked to; the other fields are its own
 ATTRIBUTE = "attributes."
 
@@ -106,6 +108,28 @@ def merge(
     outcomes = loading.outcomes(cursor)
     cursor.execute("DROP TABLE source")
     return outcomes
+
+
+def settle(cursor: Cursor, batch: Batch) -> None:
+    """Spare whose key has gone to somebody else; who is spared keeps a key too, so until nobody is found."""
+    cursor.execute(queries("contact")["index_effects"])
+    blocked = _sql("spare_blocked", holders=_sql("holders"))
+    here, found = {"domain_id": batch.domain_id}, -1
+    while found:
+        cursor.execute(blocked, here)
+        found = cursor.rowcount
+
+
+def restore(cursor: Cursor, batch: Batch) -> None:
+    """Remove the contacts that were created, and give the others their fields, origins and lists back."""
+    values = {"seqno": batch.seqno, "domain_id": batch.domain_id}
+    own = [field.name for field in KIND.fields if field.name not in LINKS]
+    fields = [_sql("restored_field", field=sql.Identifier(name), key=sql.Literal(name)) for name in own]
+    cursor.execute(queries("contact")["remove"])
+    for part in ("remove_origins", "withdraw", "stand_back"):
+        cursor.execute(queries("contact")[part], values)
+    cursor.execute(_sql("free_keys", holders=_sql("holders")), values)
+    cursor.execute(_sql("restore", fields=sql.SQL(", ").join(fields)))
 
 
 def _sql(name: str, **parts: sql.Composable) -> sql.Composed:

@@ -28,6 +28,8 @@ KIND = Kind(
     policies=("mode", "unknown_contact", "future_dates", "max_rejected_share"),
 )
 CHANGES = queries("contract")["changes"]
+EFFECTS = queries("contract")["effects"]
+LOCKED = ("contract", "contract_status")  # statuses and timers name contracts
 
 
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
@@ -57,6 +59,16 @@ def merge(
         },
     )
     return loading.outcomes(cursor)
+
+
+def settle(cursor: Cursor, batch: Batch) -> None:
+    """One key, which never changes: nothing to settle."""
+
+
+def restore(cursor: Cursor, batch: Batch) -> None:
+    """Remove the contracts that were created, with their initial status; give the others their fields back."""
+    cursor.execute(queries("contract")["remove"])
+    cursor.execute(queries("contract")["restore"])
 
 
 def _parts(template: ImportTemplate) -> dict[str, sql.Composable]:

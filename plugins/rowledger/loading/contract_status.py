@@ -29,6 +29,8 @@ KIND = Kind(
     policies=("unknown_contract", "unknown_status", "future_dates", "max_rejected_share"),
 )
 CHANGES = queries("contract_status")["changes"]
+EFFECTS = queries("contract_status")["effects"]
+LOCKED = ("contract_status",)
 
 
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
@@ -86,3 +88,13 @@ def _merge(
         },
     )
     return loading.outcomes(cursor)
+
+
+def settle(cursor: Cursor, batch: Batch) -> None:
+    """Whose contract may be moved back depends on nothing else."""
+
+
+def restore(cursor: Cursor, batch: Batch) -> None:
+    """Withdraw the entries, and move their contracts back to the last one that is left."""
+    cursor.execute(_SQL["withdraw"])
+    cursor.execute(_SQL["move_back"])

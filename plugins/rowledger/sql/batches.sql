@@ -8,6 +8,7 @@ SELECT seqno, file_name
 FROM import_batch
 WHERE file_sha256 = %(sha256)s AND template_hash = %(template_hash)s AND domain_id = %(domain_id)s
   AND status <> 'cancelled' AND (processed OR status <> 'executed')
+  AND NOT EXISTS (SELECT FROM import_batch_roll_back AS r WHERE r.seqno = import_batch.seqno AND finished_at IS NOT NULL)
 ORDER BY seqno
 LIMIT 1
 
@@ -62,14 +63,16 @@ INSERT INTO import_batch_event (seqno, event, by, detail) VALUES (%(seqno)s, %(e
 SELECT occurred_at, event, by, detail FROM import_batch_event WHERE seqno = %(seqno)s ORDER BY event_id
 
 -- name: batch
-SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash
+SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash,
+       (SELECT finished_at FROM import_batch_roll_back AS r WHERE r.seqno = import_batch.seqno) AS rolled_back_at
 FROM import_batch
 JOIN domain USING (domain_id)
 JOIN template_version USING (template_hash)
 WHERE seqno = %(seqno)s
 
 -- name: list
-SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash
+SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash,
+       (SELECT finished_at FROM import_batch_roll_back AS r WHERE r.seqno = import_batch.seqno) AS rolled_back_at
 FROM import_batch
 JOIN domain USING (domain_id)
 JOIN template_version USING (template_hash)
@@ -117,7 +120,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('rowledger batch', %(seqno)s))
 SELECT pg_advisory_xact_lock_shared(hashtextextended('rowledger batch', %(seqno)s))
 
 -- name: lock
-SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash
+SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash,
+       (SELECT finished_at FROM import_batch_roll_back AS r WHERE r.seqno = import_batch.seqno) AS rolled_back_at
 FROM import_batch
 JOIN domain USING (domain_id)
 JOIN template_version USING (template_hash)
@@ -197,6 +201,9 @@ RETURNING seqno
 
 -- name: held
 SELECT seqno FROM import_batch WHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'
+
+-- name: roll_back
+SELECT seqno FROM import_batch_roll_back WHERE seqno = %(seqno)s
 
 -- name: set_records
 UPDATE import_batch

@@ -50,6 +50,7 @@ WHERE processed AND outcome IN ('rejected', 'ignored', 'parked') AND raw IS NULL
 
 -- name: one_history_entry_per_change
 -- Every record that entered a status, at once or replayed, has exactly one history entry, and every entry such a record.
+-- But for a contract whose creation was rolled back: it took its withdrawn entries with it.
 SELECT coalesce('batch ' || r.seqno || ' record ' || r.record_no, 'history ' || h.history_id)
 FROM (SELECT seqno, record_no, target_id FROM import_record JOIN import_batch USING (seqno)
       WHERE kind = 'contract_status' AND outcome IN ('created', 'updated', 'historic')
@@ -58,7 +59,11 @@ FROM (SELECT seqno, record_no, target_id FROM import_record JOIN import_batch US
       WHERE kind = 'contract_status' AND outcome IN ('created', 'updated', 'historic')) AS r
 FULL JOIN (SELECT history_id, seqno, record_no, contract_id FROM status_history WHERE cause = 'import') AS h
   ON h.seqno = r.seqno AND h.record_no = r.record_no AND h.contract_id = r.target_id
-WHERE r.seqno IS NULL OR h.history_id IS NULL
+WHERE r.seqno IS NULL
+   OR h.history_id IS NULL
+      AND NOT EXISTS (SELECT FROM roll_back_record AS undone
+                      WHERE (undone.seqno, undone.record_no) = (r.seqno, r.record_no) AND result = 'restored'
+                        AND NOT EXISTS (SELECT FROM contract WHERE contract_id = undone.target_id))
 
 -- name: one_entry_per_record
 -- No record has two history entries.
@@ -98,6 +103,7 @@ FROM status_history AS t
 WHERE cause = 'timer'
   AND EXISTS (SELECT FROM status_history AS h
               WHERE h.contract_id = t.contract_id AND h.status_id = t.status_id AND h.history_id < t.history_id
+                AND h.withdrawn_at IS NULL
                 AND (h.cause = 'timer' OR h.date_result <= t.date_result))
 
 -- name: timers_give_what_is_due
@@ -107,11 +113,13 @@ FROM status_history
 WHERE cause = 'timer' AND date_result > (recorded_at AT TIME ZONE 'UTC')::date
 
 -- name: contact_targets_exist
--- Every contact that a record created or updated exists.
+-- Every contact that a record created or updated exists, unless that was rolled back.
 SELECT 'batch ' || seqno || ' record ' || record_no
-FROM import_record JOIN import_batch USING (seqno)
+FROM import_record AS r JOIN import_batch USING (seqno)
 WHERE kind = 'contact' AND outcome IN ('created', 'updated')
   AND NOT EXISTS (SELECT FROM contact WHERE contact_id = target_id)
+  AND NOT EXISTS (SELECT FROM roll_back_record AS undone
+                  WHERE (undone.seqno, undone.record_no) = (r.seqno, r.record_no) AND result = 'restored')
 
 -- name: created_once
 -- Nothing was created by two records.
@@ -122,11 +130,13 @@ GROUP BY kind, target_id
 HAVING count(*) > 1
 
 -- name: contract_targets_exist
--- Every contract that a record created or updated exists.
+-- Every contract that a record created or updated exists, unless that was rolled back.
 SELECT 'batch ' || seqno || ' record ' || record_no
-FROM import_record JOIN import_batch USING (seqno)
+FROM import_record AS r JOIN import_batch USING (seqno)
 WHERE kind = 'contract' AND outcome IN ('created', 'updated')
   AND NOT EXISTS (SELECT FROM contract WHERE contract_id = target_id)
+  AND NOT EXISTS (SELECT FROM roll_back_record AS undone
+                  WHERE (undone.seqno, undone.record_no) = (r.seqno, r.record_no) AND result = 'restored')
 
 -- name: contact_of_domain
 -- The contact of a contract belongs to the contract's domain.
@@ -144,6 +154,8 @@ WHERE kind = 'contact' AND outcome = 'updated' AND coalesce(before, '{}') = '{}'
                   WHERE o.contact_id = target_id AND (o.seqno, o.record_no) = (r.seqno, r.record_no))
   AND NOT EXISTS (SELECT FROM subscription_history AS h
                   WHERE h.contact_id = target_id AND (h.seqno, h.record_no) = (r.seqno, r.record_no))
+  AND NOT EXISTS (SELECT FROM roll_back_record AS undone
+                  WHERE (undone.seqno, undone.record_no) = (r.seqno, r.record_no) AND result = 'restored')
 
 -- name: links_have_their_record
 -- Every origin, opt-in and opt-out that an import entered belongs to a record that created or updated the contact.
@@ -166,12 +178,13 @@ GROUP BY contact_id
 HAVING count(*) > 1
 
 -- name: subscription_is_last_entry
--- A contact stands with a list as the last entry of its history says.
+-- A contact stands with a list as the last entry of its history says that is not withdrawn.
 SELECT 'contact ' || contact_id
 FROM contact_subscription AS stands
 FULL JOIN (
     SELECT DISTINCT ON (contact_id, subscription_id) contact_id, subscription_id, opted_in
     FROM subscription_history
+    WHERE withdrawn_at IS NULL
     ORDER BY contact_id, subscription_id, history_id DESC
 ) AS last USING (contact_id, subscription_id)
 WHERE stands.opted_in IS DISTINCT FROM last.opted_in
@@ -181,6 +194,7 @@ WHERE stands.opted_in IS DISTINCT FROM last.opted_in
 SELECT 'batch ' || seqno || ' record ' || record_no
 FROM (SELECT seqno, record_no, opted_in, lag(opted_in) OVER of_list AS stood
       FROM subscription_history
+      WHERE withdrawn_at IS NULL
       WINDOW of_list AS (PARTITION BY contact_id, subscription_id ORDER BY history_id)) AS entry
 WHERE seqno IS NOT NULL AND stood IS NOT NULL AND (opted_in OR NOT stood)
 
@@ -189,3 +203,59 @@ WHERE seqno IS NOT NULL AND stood IS NOT NULL AND (opted_in OR NOT stood)
 SELECT 'batch ' || seqno
 FROM import_batch
 WHERE processed AND to_regclass('rowledger_staging.batch_' || seqno) IS NOT NULL
+
+-- name: rolled_back_whole
+-- A finished roll back has restored or spared every record of its batch that changed something, and no other.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM (
+    SELECT seqno, record_no, r.target_id, finished_at
+    FROM (SELECT seqno, record_no, target_id FROM import_record WHERE outcome IN ('created', 'updated', 'historic')
+          UNION ALL
+          SELECT seqno, record_no, target_id FROM parked_record WHERE outcome IN ('created', 'updated', 'historic')) AS r
+    JOIN import_batch_roll_back USING (seqno)
+) AS told
+FULL JOIN roll_back_record AS undone USING (seqno, record_no, target_id)
+WHERE told.seqno IS NULL OR undone.seqno IS NULL AND finished_at IS NOT NULL
+
+-- name: roll_back_counts
+-- The counts of a roll back are those of its records.
+SELECT 'batch ' || seqno
+FROM import_batch_roll_back AS roll_back
+WHERE (restored, spared) <> (SELECT count(*) FILTER (WHERE result = 'restored'), count(*) FILTER (WHERE result = 'spared')
+                             FROM roll_back_record AS undone WHERE undone.seqno = roll_back.seqno)
+
+-- name: rolled_back_has_ended
+-- Only batches that have ended are rolled back.
+SELECT 'batch ' || seqno
+FROM import_batch_roll_back JOIN import_batch USING (seqno)
+WHERE status NOT IN ('executed', 'cancelled')
+
+-- name: withdrawn_as_rolled_back
+-- What a record entered in a history is withdrawn if, and only if, a roll back has restored its target.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM (
+    SELECT seqno, record_no, withdrawn_at FROM status_history WHERE cause = 'import'
+    UNION ALL
+    SELECT seqno, record_no, withdrawn_at FROM subscription_history WHERE seqno IS NOT NULL
+) AS entry
+LEFT JOIN roll_back_record AS undone USING (seqno, record_no)
+WHERE (withdrawn_at IS NOT NULL) <> (result IS NOT DISTINCT FROM 'restored')
+
+-- name: restored_is_gone
+-- What a record created, or the origins it added, are not there any more once they are rolled back.
+SELECT 'batch ' || undone.seqno || ' record ' || undone.record_no
+FROM roll_back_record AS undone JOIN import_batch USING (seqno) JOIN import_record AS r USING (seqno, record_no)
+WHERE result = 'restored'
+  AND (outcome = 'created' AND CASE kind
+           WHEN 'contact' THEN EXISTS (SELECT FROM contact WHERE contact_id = undone.target_id)
+           WHEN 'contract' THEN EXISTS (SELECT FROM contract WHERE contract_id = undone.target_id)
+       END
+       OR kind = 'contact' AND EXISTS (
+           SELECT FROM contact_origin AS o
+           WHERE o.contact_id = undone.target_id AND (o.seqno, o.record_no) = (undone.seqno, undone.record_no)))
+
+-- name: nothing_waits_once_rolled_back
+-- No parked record of a batch waits once that is rolled back.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM parked_record JOIN import_batch_roll_back USING (seqno)
+WHERE outcome = 'parked' AND finished_at IS NOT NULL

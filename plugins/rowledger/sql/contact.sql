@@ -304,3 +304,182 @@ CROSS JOIN LATERAL (
 ) AS lists
 WHERE r.seqno = %(seqno)s AND outcome IN ('created', 'updated')
   AND (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+
+-- name: effects
+-- What the records of a chunk did to contacts. A contact that a record created also stays if a contract names it.
+WITH RECURSIVE reached (record_no, target_id, external_id, email) AS (
+    SELECT record_no, target_id, before ->> 'external_id', before ->> 'email'
+    FROM ({records}) AS r
+    WHERE record_no > %(after)s AND record_no <= %(upto)s
+    UNION
+    -- A key that is to be given back may be with a contact that got it from the batch too: both are undone at once.
+    SELECT r.record_no, r.target_id, r.before ->> 'external_id', r.before ->> 'email'
+    FROM reached AS wants
+    CROSS JOIN LATERAL ({holders}) AS holder
+    CROSS JOIN LATERAL (SELECT * FROM ({records}) AS r WHERE r.target_id = holder.contact_id LIMIT 1) AS r
+    WHERE wants.external_id IS NOT NULL OR wants.email IS NOT NULL
+)
+SELECT r.record_no, r.target_id, r.outcome, coalesce(now.fields ->> 'external_id', now.fields ->> 'email') AS about,
+       CASE
+           WHEN now.fields IS NULL THEN 'gone'
+           WHEN later.reason IS NOT NULL THEN later.reason
+           WHEN r.outcome = 'updated' AND r.before IS NULL
+                AND r.recorded_at <= (SELECT applied_at FROM migration WHERE name = '0005_contacts.sql') THEN 'not_noted'
+           WHEN named.form_id IS NOT NULL THEN 'named_by_contract'
+           WHEN r.outcome = 'created' AND EXISTS (
+               SELECT FROM subscription_history AS h
+               WHERE h.contact_id = r.target_id AND h.seqno IS NULL) THEN 'changed_by_hand'
+       END AS reason,
+       later.seqno AS later_seqno, later.record_no AS later_record_no,
+       CASE WHEN later.reason IS NULL THEN named.form_id END AS detail,
+       r.before, reached.external_id, reached.email,
+       jsonb_build_object(
+           'fields', CASE r.outcome
+               WHEN 'created' THEN jsonb_strip_nulls(now.fields)
+               ELSE coalesce((SELECT jsonb_object_agg(key, coalesce(now.fields -> key, 'null'))
+                              FROM jsonb_object_keys(r.before) AS key), '{{}}')
+           END,
+           'origins', (
+               SELECT coalesce(jsonb_agg(jsonb_build_object(
+                          'code', code, 'added_at', added_at, 'seqno', seqno, 'record_no', added.record_no)
+                          ORDER BY entry_id), '[]')
+               FROM contact_origin AS added JOIN origin USING (origin_id)
+               WHERE added.contact_id = r.target_id
+                 AND (r.outcome = 'created' OR (added.seqno, added.record_no) = (%(seqno)s, r.record_no))),
+           'subscription_history', (
+               SELECT coalesce(jsonb_agg(jsonb_build_object(
+                          'list_id', list_id, 'opted_in', opted_in, 'recorded_at', h.recorded_at, 'seqno', seqno,
+                          'record_no', h.record_no, 'withdrawn_at', withdrawn_at)
+                          ORDER BY history_id), '[]')
+               FROM subscription_history AS h JOIN subscription USING (subscription_id)
+               WHERE h.contact_id = r.target_id
+                 AND (r.outcome = 'created' OR (h.seqno, h.record_no) = (%(seqno)s, r.record_no)))
+       ) AS removed
+FROM reached
+JOIN LATERAL (SELECT * FROM ({records}) AS r WHERE r.record_no = reached.record_no LIMIT 1) AS r ON true
+LEFT JOIN LATERAL (
+    SELECT to_jsonb(contact) - '{{contact_id,domain_id,attributes}}'::text[] || coalesce(
+        (SELECT jsonb_object_agg('attributes.' || key, value) FROM jsonb_each(attributes)), '{{}}') AS fields
+    FROM contact WHERE contact_id = r.target_id LIMIT 1
+) AS now ON true
+LEFT JOIN LATERAL ({later}) AS later ON true
+LEFT JOIN LATERAL (
+    SELECT form_id FROM contract
+    WHERE contact_id = r.target_id AND (r.outcome = 'created' OR r.before ? 'external_id')
+    ORDER BY form_id
+    LIMIT 1
+) AS named ON true
+
+-- name: holders
+-- The other contacts that have a key which is to be given back. BETWEEN, not =: see owners.
+(SELECT contact_id, 'external_id' AS key
+ FROM contact
+ WHERE domain_id = %(domain_id)s AND external_id BETWEEN wants.external_id AND wants.external_id
+   AND contact_id <> wants.target_id
+ ORDER BY external_id LIMIT 1)
+UNION ALL
+(SELECT contact_id, 'email'
+ FROM contact
+ WHERE domain_id = %(domain_id)s AND contact_id <> wants.target_id
+   AND lower(email) BETWEEN lower(wants.email COLLATE "C") AND lower(wants.email COLLATE "C")
+ ORDER BY lower(email) LIMIT 1)
+
+-- name: index_effects
+CREATE INDEX ON effect (target_id)
+
+-- name: spare_blocked
+-- Whose key has gone to somebody who keeps it.
+UPDATE effect AS blocked
+SET reason = 'key_taken', detail = CASE taken.key WHEN 'email' THEN blocked.email ELSE blocked.external_id END
+FROM (
+    SELECT DISTINCT ON (wants.record_no) wants.record_no, holder.key
+    FROM effect AS wants CROSS JOIN LATERAL ({holders}) AS holder
+    WHERE wants.reason IS NULL AND (wants.external_id IS NOT NULL OR wants.email IS NOT NULL)
+      AND NOT EXISTS (
+          SELECT FROM effect AS theirs
+          WHERE theirs.target_id = holder.contact_id AND theirs.reason IS NULL
+            AND (theirs.outcome = 'created'
+                 OR theirs.before ? holder.key AND CASE holder.key
+                     WHEN 'email' THEN lower(theirs.email) IS DISTINCT FROM lower(wants.email)
+                     ELSE theirs.external_id IS DISTINCT FROM wants.external_id
+                 END))
+    ORDER BY wants.record_no, holder.key DESC
+) AS taken
+WHERE blocked.record_no = taken.record_no
+
+-- name: remove
+-- What the record created, and all that is linked to it: roll_back_record keeps it.
+WITH gone AS (
+    SELECT target_id FROM effect WHERE reason IS NULL AND outcome = 'created'
+),
+origins AS (
+    DELETE FROM contact_origin USING gone WHERE contact_id = target_id
+),
+subscriptions AS (
+    DELETE FROM contact_subscription USING gone WHERE contact_id = target_id
+),
+history AS (
+    DELETE FROM subscription_history USING gone WHERE contact_id = target_id
+)
+DELETE FROM contact USING gone WHERE contact_id = target_id
+
+-- name: remove_origins
+DELETE FROM contact_origin AS added USING effect
+WHERE reason IS NULL AND added.contact_id = target_id AND (added.seqno, added.record_no) = (%(seqno)s, effect.record_no)
+
+-- name: withdraw
+UPDATE subscription_history AS h SET withdrawn_at = statement_timestamp()
+FROM effect
+WHERE reason IS NULL AND h.contact_id = target_id AND (h.seqno, h.record_no) = (%(seqno)s, effect.record_no)
+
+-- name: stand_back
+-- A contact stands with a list where the last entry that is left says, or nowhere.
+MERGE INTO contact_subscription AS t
+USING (
+    SELECT DISTINCT h.contact_id, h.subscription_id, last.opted_in, last.recorded_at
+    FROM effect
+    JOIN subscription_history AS h
+      ON h.contact_id = target_id AND (h.seqno, h.record_no) = (%(seqno)s, effect.record_no)
+    LEFT JOIN LATERAL (
+        SELECT opted_in, recorded_at
+        FROM subscription_history AS left_over
+        WHERE left_over.contact_id = h.contact_id AND left_over.subscription_id = h.subscription_id
+          AND withdrawn_at IS NULL
+        ORDER BY history_id DESC
+        LIMIT 1
+    ) AS last ON true
+    WHERE reason IS NULL
+) AS s
+ON t.contact_id = s.contact_id AND t.subscription_id = s.subscription_id
+WHEN MATCHED AND s.opted_in IS NULL THEN DELETE
+WHEN MATCHED AND s.opted_in <> t.opted_in THEN UPDATE SET opted_in = s.opted_in, changed_at = s.recorded_at
+
+-- name: free_keys
+-- A unique index looks at each row as it is written: keys that go from one contact of the chunk to another are set to
+-- nothing in between.
+UPDATE contact
+SET external_id = CASE WHEN NOT before ? 'external_id' THEN contact.external_id END,
+    email = CASE WHEN NOT before ? 'email' THEN contact.email END
+FROM effect
+WHERE reason IS NULL AND outcome = 'updated' AND contact_id = effect.target_id
+  AND contact_id IN (
+      SELECT holder.contact_id
+      FROM effect AS wants CROSS JOIN LATERAL ({holders}) AS holder
+      WHERE wants.reason IS NULL AND (wants.external_id IS NOT NULL OR wants.email IS NOT NULL))
+
+-- name: restore
+UPDATE contact
+SET {fields}, updated_at = now(),
+    attributes = CASE WHEN was_attributes IS NULL THEN contact.attributes
+                 ELSE nullif(jsonb_strip_nulls(coalesce(contact.attributes, '{{}}') || was_attributes), '{{}}') END
+FROM (
+    SELECT target_id, before, jsonb_populate_record(NULL::contact, before) AS was,
+           (SELECT jsonb_object_agg(substr(key, length('attributes.') + 1), value)
+            FROM jsonb_each(before) WHERE starts_with(key, 'attributes.')) AS was_attributes
+    FROM effect
+    WHERE reason IS NULL AND outcome = 'updated' AND before <> '{{}}'
+) AS r
+WHERE contact_id = r.target_id
+
+-- name: restored_field
+{field} = CASE WHEN before ? {key} THEN (was).{field} ELSE contact.{field} END

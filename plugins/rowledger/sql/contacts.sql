@@ -23,15 +23,17 @@ ORDER BY display_sequence, list_id
 
 -- name: subscription_history
 -- Who is in no batch was opted in or out by hand.
-SELECT recorded_at, list_id, name, type, opted_in, seqno, record_no, file_name, uploaded_by
+SELECT recorded_at, list_id, name, type, opted_in, seqno, record_no, file_name, uploaded_by, withdrawn_at
 FROM subscription_history AS h JOIN subscription USING (subscription_id) LEFT JOIN import_batch USING (seqno)
 WHERE contact_id = %(contact_id)s
 ORDER BY history_id DESC
 LIMIT %(limit)s
 
 -- name: records
--- The newest records about a contact, each with the fields that it changed as they were before it, and its links.
-SELECT recorded_at, seqno, record_no, outcome, before, reasons, r.warnings, file_name, uploaded_by, uploaded_at,
+-- The newest records about a contact, each with the fields that it changed as they were before it, and its links. A
+-- roll back has kept what it took away.
+SELECT r.recorded_at, seqno, record_no, outcome, before, reasons, r.warnings, file_name, uploaded_by, uploaded_at,
+       undone.recorded_at AS rolled_back_at, undone.removed,
        ARRAY(SELECT code FROM contact_origin AS added JOIN origin USING (origin_id)
              WHERE added.contact_id = target_id AND (added.seqno, added.record_no) = (r.seqno, r.record_no)
              ORDER BY entry_id) AS origins_added,
@@ -42,8 +44,12 @@ SELECT recorded_at, seqno, record_no, outcome, before, reasons, r.warnings, file
              WHERE h.contact_id = target_id AND (h.seqno, h.record_no) = (r.seqno, r.record_no) AND NOT opted_in
              ORDER BY display_sequence, list_id) AS opted_out
 FROM import_record AS r JOIN import_batch USING (seqno)
+LEFT JOIN LATERAL (
+    SELECT recorded_at, removed FROM roll_back_record AS u
+    WHERE (u.seqno, u.record_no) = (r.seqno, r.record_no) AND result = 'restored'
+) AS undone ON true
 WHERE target_id = %(contact_id)s AND kind = 'contact'
-ORDER BY recorded_at DESC, seqno DESC, record_no DESC
+ORDER BY r.recorded_at DESC, seqno DESC, record_no DESC
 LIMIT %(limit)s
 
 -- name: totals

@@ -164,3 +164,87 @@ CROSS JOIN LATERAL (
 ) AS now
 WHERE r.seqno = %(seqno)s AND outcome IN ('created', 'updated')
   AND (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+
+-- name: effects
+-- What the records of a chunk did to contracts. A contract that a record created also stays if it has got a status.
+SELECT r.record_no, r.target_id, r.outcome, now.form_id AS about,
+       CASE
+           WHEN now.contract_id IS NULL THEN 'gone'
+           WHEN later.reason IS NOT NULL THEN later.reason
+           WHEN by_reference.change_id IS NOT NULL THEN 'changed_by_reference'
+           WHEN r.outcome = 'created' AND status.reason IS NOT NULL THEN status.reason
+           WHEN was.external_id IS NOT NULL AND was.contact_id IS NULL THEN 'contact_gone'
+       END AS reason,
+       coalesce(later.seqno, status.seqno) AS later_seqno, coalesce(later.record_no, status.record_no) AS later_record_no,
+       CASE
+           WHEN later.reason IS NOT NULL THEN NULL
+           WHEN by_reference.change_id IS NOT NULL THEN by_reference.by
+           ELSE coalesce(status.code, was.external_id)
+       END AS detail,
+       r.before, was.contact_id,
+       CASE r.outcome
+           WHEN 'created' THEN jsonb_build_object(
+               'fields', jsonb_strip_nulls(now.fields),
+               'status_history', (
+                   SELECT coalesce(jsonb_agg(jsonb_build_object(
+                              'status', code, 'date_result', h.date_result, 'cause', cause, 'recorded_at', recorded_at,
+                              'seqno', h.seqno, 'record_no', h.record_no, 'withdrawn_at', withdrawn_at)
+                              ORDER BY history_id), '[]')
+                   FROM status_history AS h JOIN contract_status USING (status_id)
+                   WHERE h.contract_id = r.target_id))
+           ELSE jsonb_build_object('fields', (
+               SELECT jsonb_object_agg(key, coalesce(now.fields -> key, 'null')) FROM jsonb_object_keys(r.before) AS key))
+       END AS removed
+FROM ({records}) AS r
+LEFT JOIN LATERAL (
+    SELECT contract_id, contract.domain_id, form_id,
+           jsonb_build_object('form_id', form_id, 'sign_up_date', sign_up_date, 'contact', external_id) AS fields
+    FROM contract LEFT JOIN contact USING (contact_id)
+    WHERE contract_id = r.target_id
+    LIMIT 1
+) AS now ON true
+LEFT JOIN LATERAL ({later}) AS later ON true
+LEFT JOIN LATERAL (
+    SELECT change_id, by FROM reference_change
+    WHERE domain_id = now.domain_id AND sort = 'contract' AND code = now.form_id COLLATE "default" AND changed_at >= r.recorded_at
+    ORDER BY change_id DESC
+    LIMIT 1
+) AS by_reference ON true
+-- Statuses that were entered, and imports that said what the initial one says.
+LEFT JOIN LATERAL (
+    SELECT * FROM (
+        (SELECT CASE cause WHEN 'timer' THEN 'timer' ELSE 'has_status' END AS reason, h.seqno, h.record_no,
+                (SELECT code FROM contract_status AS s WHERE s.status_id = h.status_id AND cause = 'timer') AS code
+         FROM status_history AS h
+         WHERE r.outcome = 'created' AND h.contract_id = r.target_id AND h.withdrawn_at IS NULL AND cause <> 'initial'
+         ORDER BY history_id DESC
+         LIMIT 1)
+        UNION ALL
+        SELECT 'has_status', said.seqno, said.record_no, NULL FROM ({later_status}) AS said WHERE r.outcome = 'created'
+    ) AS given
+    LIMIT 1
+) AS status ON true
+LEFT JOIN LATERAL (
+    SELECT r.before ->> 'contact' AS external_id,
+           (SELECT contact_id FROM contact
+            WHERE domain_id = %(domain_id)s AND external_id BETWEEN r.before ->> 'contact' AND r.before ->> 'contact'
+            ORDER BY external_id LIMIT 1) AS contact_id
+) AS was ON true
+WHERE r.record_no > %(after)s AND r.record_no <= %(upto)s
+
+-- name: remove
+-- What the record created; also its entries that were withdrawn before: roll_back_record keeps them.
+WITH gone AS (
+    SELECT target_id FROM effect WHERE reason IS NULL AND outcome = 'created'
+),
+history AS (
+    DELETE FROM status_history USING gone WHERE contract_id = target_id
+)
+DELETE FROM contract USING gone WHERE contract_id = target_id
+
+-- name: restore
+UPDATE contract
+SET sign_up_date = coalesce((before ->> 'sign_up_date')::date, sign_up_date),
+    contact_id = CASE WHEN before ? 'contact' THEN effect.contact_id ELSE contract.contact_id END
+FROM effect
+WHERE reason IS NULL AND outcome = 'updated' AND contract.contract_id = target_id

@@ -24,7 +24,7 @@ found AS (
         SELECT true AS entered
         FROM status_history AS h
         WHERE h.contract_id = contract.contract_id AND h.date_result = chunk.date_result
-          AND h.status_id = status.status_id
+          AND h.status_id = status.status_id AND h.withdrawn_at IS NULL
         LIMIT 1
     ) AS history ON true
 ),
@@ -166,7 +166,8 @@ WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto
 -- name: to_parked
 written AS (
     UPDATE parked_record
-    SET outcome = explained.outcome, target_id = contract_id, warnings = explained.warnings, replayed_at = now(),
+    SET outcome = explained.outcome, target_id = contract_id, warnings = explained.warnings,
+        replayed_at = statement_timestamp(),
         reasons = explained.reasons, waits_for = coalesce(explained.waits_for, parked_record.waits_for),
         key = CASE explained.waits_for WHEN 'contract' THEN form_id WHEN 'status' THEN result_code ELSE key END
     FROM explained
@@ -188,3 +189,60 @@ JOIN contract_status AS status ON status.status_id = entry.status_id
 LEFT JOIN contract_status AS previous ON previous.status_id = entry.previous_status_id
 WHERE r.seqno = %(seqno)s AND outcome IN ('updated', 'historic')
   AND (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+
+-- name: effects
+-- What the records of a chunk entered in histories. Whose contract was given another status later, or confirmed, is
+-- left: what counts is the order in which entries were made, not their dates.
+SELECT r.record_no, r.target_id, r.outcome, form_id AS about,
+       CASE WHEN mine.history_id IS NULL THEN 'gone' ELSE coalesce(entered.reason, later.reason) END AS reason,
+       CASE WHEN entered.reason IS NULL THEN later.seqno ELSE entered.seqno END AS later_seqno,
+       CASE WHEN entered.reason IS NULL THEN later.record_no ELSE entered.record_no END AS later_record_no,
+       entered.code AS detail,
+       jsonb_build_object('fields', jsonb_build_object('status', status.code, 'date_result', mine.date_result)) AS removed,
+       NULL::jsonb AS before, mine.history_id
+FROM (
+    SELECT * FROM ({records}) AS at_once WHERE record_no > %(after)s AND record_no <= %(upto)s
+    UNION ALL
+    SELECT * FROM ({replayed}) AS replayed WHERE record_no > %(after)s AND record_no <= %(upto)s
+) AS told
+LEFT JOIN LATERAL (SELECT form_id FROM contract WHERE contract_id = told.target_id LIMIT 1) AS now ON true
+LEFT JOIN LATERAL (
+    SELECT history_id, status_id, date_result, recorded_at
+    FROM status_history
+    WHERE contract_id = told.target_id AND (seqno, record_no) = (%(seqno)s, told.record_no) AND withdrawn_at IS NULL
+    LIMIT 1
+) AS mine ON true
+LEFT JOIN contract_status AS status ON status.status_id = mine.status_id
+CROSS JOIN LATERAL (
+    SELECT told.record_no, told.target_id, told.outcome, coalesce(mine.recorded_at, told.recorded_at) AS recorded_at
+) AS r
+LEFT JOIN LATERAL (
+    SELECT CASE cause WHEN 'timer' THEN 'timer' ELSE 'changed_later' END AS reason, seqno, record_no,
+           (SELECT code FROM contract_status AS s WHERE s.status_id = h.status_id AND cause = 'timer') AS code
+    FROM status_history AS h
+    WHERE h.contract_id = told.target_id AND h.history_id > mine.history_id AND h.withdrawn_at IS NULL
+      AND h.seqno IS DISTINCT FROM %(seqno)s
+    ORDER BY h.history_id DESC
+    LIMIT 1
+) AS entered ON true
+LEFT JOIN LATERAL ({later}) AS later ON true
+
+-- name: withdraw
+UPDATE status_history SET withdrawn_at = statement_timestamp()
+FROM effect WHERE status_history.history_id = effect.history_id AND reason IS NULL
+
+-- name: move_back
+-- A contract stands where the last entry that is left says.
+UPDATE contract
+SET status_id = last.status_id, date_result = last.date_result, seqno = last.seqno, record_no = last.record_no
+FROM (SELECT DISTINCT target_id FROM effect WHERE reason IS NULL) AS touched
+LEFT JOIN LATERAL (
+    SELECT status_id, date_result, seqno, record_no
+    FROM status_history
+    WHERE contract_id = touched.target_id AND withdrawn_at IS NULL
+    ORDER BY date_result DESC, seqno DESC NULLS LAST, record_no DESC NULLS LAST, history_id DESC
+    LIMIT 1
+) AS last ON true
+WHERE contract.contract_id = touched.target_id
+  AND (contract.status_id, contract.date_result, contract.seqno, contract.record_no)
+      IS DISTINCT FROM (last.status_id, last.date_result, last.seqno, last.record_no)

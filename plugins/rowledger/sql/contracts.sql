@@ -10,6 +10,7 @@ JOIN contract_phase AS phase USING (phase_id)
 WHERE contract_id = %(contract_id)s
   AND (%(on)s::date IS NULL OR date_result <= %(on)s)
   AND (%(known_at)s::timestamptz IS NULL OR recorded_at <= %(known_at)s)
+  AND (withdrawn_at IS NULL OR withdrawn_at > %(known_at)s)
 ORDER BY date_result DESC, seqno DESC NULLS LAST, record_no DESC, history_id DESC
 LIMIT 1
 
@@ -31,8 +32,23 @@ LEFT JOIN import_batch USING (seqno)
 WHERE contract_id = %(contract_id)s
 ORDER BY date_result, seqno NULLS FIRST, record_no NULLS FIRST, history_id
 
+-- name: withdrawn
+SELECT status.code, status.description, phase.code AS phase, phase.description AS phase_description,
+       status.definitive, status.churn, date_result, recorded_at, cause, seqno, record_no, withdrawn_at, why, asked_by
+FROM status_history
+JOIN contract_status AS status USING (status_id)
+JOIN contract_phase AS phase USING (phase_id)
+JOIN import_batch_roll_back USING (seqno)
+WHERE contract_id = %(contract_id)s AND withdrawn_at IS NOT NULL
+ORDER BY date_result, seqno, record_no
+
 -- name: touches
-SELECT seqno, record_no, outcome, before, recorded_at, file_name, uploaded_by
-FROM import_record JOIN import_batch USING (seqno)
-WHERE target_id = %(contract_id)s AND kind = 'contract' AND outcome IN ('created', 'updated')
-ORDER BY recorded_at, seqno, record_no
+SELECT seqno, record_no, outcome, before, r.recorded_at, file_name, uploaded_by, undone.recorded_at AS rolled_back_at
+FROM import_record AS r
+JOIN import_batch USING (seqno)
+LEFT JOIN LATERAL (
+    SELECT recorded_at FROM roll_back_record AS u
+    WHERE (u.seqno, u.record_no) = (r.seqno, r.record_no) AND result = 'restored'
+) AS undone ON true
+WHERE r.target_id = %(contract_id)s AND kind = 'contract' AND outcome IN ('created', 'updated')
+ORDER BY r.recorded_at, seqno, record_no

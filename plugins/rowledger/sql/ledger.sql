@@ -10,15 +10,22 @@ WITH missing AS (
 INSERT INTO import_record (seqno, record_no, outcome) SELECT %(seqno)s, record_no, 'unprocessed' FROM missing
 
 -- name: records
--- A parked record also tells what it waits for, or what became of it; it is found by that outcome too.
+-- A parked record also tells what it waits for, or what became of it; it is found by that outcome too. What a roll back
+-- did about a record stands beside it.
 SELECT r.record_no, r.outcome, r.target_id, r.reasons, r.warnings, r.raw, r.recorded_at,
        CASE WHEN r.outcome = 'parked' THEN jsonb_build_object(
            'waits_for', p.waits_for, 'key', p.key, 'outcome', p.outcome, 'target_id', p.target_id,
-           'reasons', p.reasons, 'replayed_at', p.replayed_at) END AS parked
-FROM import_record AS r LEFT JOIN parked_record AS p USING (seqno, record_no)
+           'reasons', p.reasons, 'replayed_at', p.replayed_at) END AS parked,
+       CASE WHEN u.result IS NOT NULL THEN jsonb_build_object(
+           'result', u.result, 'about', u.about, 'reason', u.reason, 'later_seqno', u.later_seqno,
+           'later_record_no', u.later_record_no, 'detail', u.detail, 'removed', u.removed) END AS rolled_back
+FROM import_record AS r
+LEFT JOIN parked_record AS p USING (seqno, record_no)
+LEFT JOIN roll_back_record AS u USING (seqno, record_no)
 WHERE seqno = %(seqno)s
   AND (%(outcomes)s::text[] IS NULL OR r.outcome = ANY(%(outcomes)s) OR p.outcome = ANY(%(outcomes)s))
   AND (%(record_no)s::integer IS NULL OR record_no = %(record_no)s)
+  AND (%(rolled_back)s::text IS NULL OR u.result = %(rolled_back)s)
 ORDER BY record_no
 
 -- name: common_reasons

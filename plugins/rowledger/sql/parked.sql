@@ -1,8 +1,9 @@
 -- name: due
--- Records of closed batches that wait for what exists by now.
+-- Records of closed batches that wait for what exists by now, and that nobody is about to roll back.
 SELECT parked.*
 FROM parked_record AS parked
 JOIN import_batch AS b ON b.seqno = parked.seqno AND b.status IN ('executed', 'cancelled')
+    AND NOT EXISTS (SELECT FROM import_batch_roll_back AS r WHERE r.seqno = b.seqno)
 WHERE parked.kind = %(kind)s AND waits_for = 'contract' AND outcome = 'parked' AND length(key) <= 255
   AND (%(seqno)s::bigint IS NULL OR parked.seqno = %(seqno)s)
   AND EXISTS (SELECT FROM contract WHERE contract.domain_id = parked.domain_id AND form_id = key)
@@ -10,6 +11,7 @@ UNION ALL
 SELECT parked.*
 FROM parked_record AS parked
 JOIN import_batch AS b ON b.seqno = parked.seqno AND b.status IN ('executed', 'cancelled')
+    AND NOT EXISTS (SELECT FROM import_batch_roll_back AS r WHERE r.seqno = b.seqno)
 WHERE parked.kind = %(kind)s AND waits_for = 'status' AND outcome = 'parked' AND length(key) <= 255
   AND (%(seqno)s::bigint IS NULL OR parked.seqno = %(seqno)s)
   AND EXISTS (SELECT FROM contract_status AS s WHERE s.domain_id = parked.domain_id AND s.code = key AND NOT s.retired)
@@ -22,7 +24,7 @@ SELECT DISTINCT seqno FROM ({due}) AS due ORDER BY seqno
 
 -- name: refuse
 UPDATE parked_record
-SET outcome = 'rejected', replayed_at = now(), reasons = jsonb_build_array(jsonb_build_object(
+SET outcome = 'rejected', replayed_at = statement_timestamp(), reasons = jsonb_build_array(jsonb_build_object(
         'rule', %(rule)s::text, 'column', %(column)s::text, 'value', NULL, 'message', %(message)s::text))
 FROM ({due}) AS due
 WHERE parked_record.seqno = due.seqno AND parked_record.record_no = due.record_no AND due.match_key = %(key)s

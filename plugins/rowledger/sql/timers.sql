@@ -30,12 +30,13 @@ FROM (
         SELECT true AS found
         FROM status_history AS h
         WHERE h.contract_id = candidate.contract_id AND h.status_id = candidate.status_id AND h.date_result <= due
+          AND h.withdrawn_at IS NULL
         LIMIT 1
     ) AS had ON true
     LEFT JOIN LATERAL (
         SELECT h.history_id, h.status_id, status.definitive
         FROM status_history AS h JOIN contract_status AS status USING (status_id)
-        WHERE h.contract_id = candidate.contract_id
+        WHERE h.contract_id = candidate.contract_id AND h.withdrawn_at IS NULL
           AND (h.date_result < due OR h.date_result = due AND h.seqno IS NULL)
         ORDER BY h.date_result DESC, h.seqno DESC NULLS LAST, h.record_no DESC, h.history_id DESC
         LIMIT 1
