@@ -996,3 +996,143 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(worked: Call, co
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) in (0, 1)  # typer ends with 1 here
+
+
+# Roll back -------------------------------------------------------------------------------------------------------
+
+FIRST = "Customer number,Email,Last name,Loyalty card,Campaigns\nK1,ada@example.com,Ash,,WEB\n"
+WRONG = "Customer number,Email,Last name,Loyalty card,Campaigns,Subscribe to\nK1,eve@example.com,[b]Ashe[/b],7,FAIR,NEWS\nK2,,Birch,,,\nK3,,Cedar,,,\n"
+
+
+@pytest.fixture
+def wrong(call: Call, write: Write) -> str:
+    """The seqno of a batch that changed K1 and created K2 and K3, of which K2 was confirmed since."""
+    for content in (FIRST, WRONG, "Customer number,Last name\nK2,Birch\n"):
+        call("submit", write(content, "x.csv"), *CONTACTS)
+    call("work", "--all-waiting")
+    return "2"
+
+
+def test_a_dry_run_of_a_roll_back_shows_both_lists_and_changes_nothing(call: Call, wrong: str) -> None:
+    told = call("roll-back", wrong, "--dry-run")
+    assert told.code == 0
+    assert told.out.splitlines() == [
+        "A roll back would restore 2 records of contacts and spare 1.",
+        "",
+        "Restored",
+        "        1  K1: Email: eve@example.com → ada@example.com; Last name: [b]Ashe[/b] → Ash; loyalty_card: 7 → nothing; "
+        "origin FAIR removed; in NEWS withdrawn",
+        "        3  K3: removed",
+        "",
+        "Spared",
+        "        2  K2: Import batch 3, record 1, has said the same since.",
+        "",
+        "Nothing was changed.",
+    ]
+    assert "The first 1 of 2; --limit shows more" in call("roll-back", wrong, "--dry-run", "--limit", 1).out
+    every = call("roll-back", wrong, "--dry-run", "--records").out.splitlines()
+    assert [line.split()[:2] for line in every] == [["restored", "1"], ["spared", "2"], ["restored", "3"]]
+    plan = call("roll-back", wrong, "--dry-run", "--json").json
+    assert (plan["restored"], plan["spared"], plan["withdrawn"]) == (2, 1, 0)
+    assert plan["restored_records"][0]["restores"]["email"] == "ada@example.com"
+    assert [one["record_no"] for one in plan["spared_records"]] == [2]
+    lines = call("roll-back", wrong, "--dry-run", "--records", "--json").lines
+    assert [(one["record_no"], one["result"]) for one in lines] == [(1, "restored"), (2, "spared"), (3, "restored")]  # fmt: skip
+    assert call("show", wrong, "--json").json["roll_back"] is None
+    assert "Ashe" in call("contact", "K1", "--domain", "DEMO").out
+
+
+def test_a_roll_back_tells_what_it_did_and_so_do_all_that_tell_of_the_batch(call: Call, wrong: str) -> None:
+    told = call("roll-back", wrong, "--why", "the [i]wrong[/i] file")
+    user = getpass.getuser()
+    assert told.code == 0
+    assert re.fullmatch(
+        rf"Rolled back ....-..-.. ..:.. by {user}: the \[i\]wrong\[/i\] file\n"
+        rf"2 records restored, 1 spared \(see: rowledger records 2 --rolled-back spared\)\.\n",
+        told.out,
+    )
+    shown = call("show", wrong).out
+    assert told.out in shown
+    assert f"roll back asked by {user}: the [i]wrong[/i] file" in shown
+    assert f"rolled back by {user}: 2 records restored, 1 spared" in shown
+    assert "executed, rolled back" in call("list").out
+    assert call("list", "--json").json[1]["rolled_back_at"]
+    assert call("records", wrong).out.splitlines()[1::2] == [
+        "           restored     by the roll back",
+        "           spared       Import batch 3, record 1, has said the same since.",
+        "           restored     by the roll back",
+    ]
+    (spared,) = call("records", wrong, "--rolled-back", "spared", "--json").lines
+    assert (spared["record_no"], spared["rolled_back"]["later_seqno"]) == (2, 3)
+    table = list(csv.reader(io.StringIO(call("records", wrong, "--csv").out)))
+    assert [row[-1] for row in table] == ["rolled back", "restored", "spared", "restored"]
+    contact = call("contact", "K1", "--domain", "DEMO").out
+    assert re.search(r"in  NEWS withdrawn ....-..-.. ..:..", contact)
+    assert re.search(
+        r"Last name: Ash → \[b\]Ashe\[/b\].*origin FAIR; in NEWS .*\n    rolled back ....-..-..", contact
+    )
+    assert call("contact", "K3", "--domain", "DEMO").code == 2
+    assert call("check").code == 0
+
+
+def test_a_roll_back_that_was_asked_for_before_goes_on_or_says_that_it_is_done(
+    call: Call, wrong: str, connection: Connection
+) -> None:
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO import_batch_roll_back (seqno, asked_by, why) VALUES (2, 'Ada', 'the file')"
+        )
+    assert "Roll back asked for" in (shown := call("show", wrong).out)
+    assert "by Ada: the file; done up to record 0: 0 records restored, 0 spared." in shown
+    assert "rolled back" not in call("list").out
+    first = call("roll-back", wrong, "--why", "again")
+    assert (
+        "Import batch 2 was to be rolled back before, by Ada: the file. That goes on after record 0."
+        in first.err
+    )
+    second = call("roll-back", wrong, "--why", "again")
+    assert "by Ada: the file. That is done." in second.err
+    assert (first.code, second.code, second.out) == (0, 0, first.out)
+    again = call("roll-back", wrong, "--why", "again", "--json").json
+    assert (again["asked_by"], again["restored"], again["spared"]) == ("Ada", 2, 1)
+    assert "There is nothing to roll back" in call("roll-back", wrong, "--dry-run", "--records").err
+
+
+def test_a_roll_back_says_what_it_needs(call: Call, wrong: str, write: Write) -> None:
+    for arguments, told in (
+        ((wrong,), "Say why, as in --why 'the wrong file'; or look first what it would do: --dry-run"),
+        ((wrong, "--why", " "), "Say why it is rolled back, in one line of at most 255 characters."),
+        ((wrong, "--why", "x", "--records"), "--records is for --dry-run; afterwards: rowledger records"),
+        (("99", "--dry-run"), "There is no import batch 99."),
+    ):
+        found = call("roll-back", *arguments)
+        assert (found.code, told in found.err) == (2, True), found.err
+    call("submit", write("F1;02-02-2026;20;;\n", "y.csv"), *STATUSES)
+    for arguments in (("4", "--dry-run"), ("4", "--why", "x")):
+        found = call("roll-back", *arguments)
+        assert found.code == 2
+        assert "Import batch 4 is waiting; cancel it first, then it can be rolled back." in found.err
+    assert call("roll-back", 3, "--dry-run").out.splitlines()[0] == (
+        "There is nothing to roll back: no record of the batch has changed anything that is not undone yet."
+    )
+
+
+def test_a_contract_tells_what_was_withdrawn_from_its_history(call: Call, write: Write) -> None:
+    call("submit", write("F1;02-02-2026;20;;\n", "x.csv"), *STATUSES)
+    contracts = ["--kind", "contract", "--domain", "DEMO", "--template", "contracts"]
+    call("submit", write("Form ID;Sign-up date;Customer number\nF1;05-01-2026;\n", "y.csv"), *contracts)
+    call("work", "--all-waiting")
+    assert "status 20 of 2026-02-02 withdrawn" in call("roll-back", 1, "--dry-run").out
+    assert "Sign-up date: 2026-01-05 → 2026-01-01" in call("roll-back", 2, "--dry-run").out
+    for seqno in (1, 2):
+        call("roll-back", seqno, "--why", "the wrong file")
+    told = call("contract", "F1", "--domain", "DEMO").out
+    assert 'Status 10 "Signed" since 2026-01-01' in told
+    assert re.search(
+        rf'Withdrawn ....-..-.. ..:..:..: 2026-02-02 20 "Called" of import batch 1, record 1, '
+        rf"rolled back by {getpass.getuser()}: the wrong file",
+        told,
+    )
+    assert re.search(r"Corrected .*sign up date was 2026-01-01; rolled back ....-..-.. ..:..:..", told)
+    found = call("contract", "F1", "--domain", "DEMO", "--json").json
+    assert [(one["code"], one["why"]) for one in found["withdrawn"]] == [("20", "the wrong file")]

@@ -61,20 +61,21 @@ def _print_origins(found: contacts.Profile) -> None:
 
 
 def _print_subscriptions(found: contacts.Profile) -> None:
-    if not found.subscriptions:
-        out.print("\nNo subscriptions.")
-        return
-    out.print("\n[bold]Subscriptions[/bold]")
+    out.print("\n[bold]Subscriptions[/bold]" if found.subscriptions else "\nNo subscriptions.")
     for one in found.subscriptions:
         state = "[green]in[/green] " if one["opted_in"] else "[red]out[/red]"
         disabled = ", disabled" if one["disabled"] else ""
         out.print(f"  {state} {plain(one['list_id'])} {plain(one['name'])} ({one['type']}{disabled})  "
                   f"[dim]since {one['changed_at']:%Y-%m-%d %H:%M}[/dim]")  # fmt: skip
-    out.print("\n[bold]Subscription history[/bold]")
+    if found.subscription_history:
+        out.print("\n[bold]Subscription history[/bold]")
     for one in found.subscription_history:
         way = "in " if one["opted_in"] else "out"
+        withdrawn = (
+            f" [yellow]withdrawn {one['withdrawn_at']:%Y-%m-%d %H:%M}[/yellow]" if one["withdrawn_at"] else ""
+        )
         out.print(
-            f"  {one['recorded_at']:%Y-%m-%d %H:%M} {way} {plain(one['list_id'])}  [dim]{_provenance(one)}[/dim]"
+            f"  {one['recorded_at']:%Y-%m-%d %H:%M} {way} {plain(one['list_id'])}{withdrawn}  [dim]{_provenance(one)}[/dim]"
         )
     _say_what_is_left_out("changes", len(found.subscription_history), found.totals["subscription_history"])
 
@@ -86,6 +87,8 @@ def _print_records(found: contacts.Profile) -> None:
             f"  {one['recorded_at']:%Y-%m-%d %H:%M} {one['outcome']:<9} {'; '.join(_changes(one))}".rstrip()
             + f"  [dim]{_provenance(one)}[/dim]"
         )
+        if one["rolled_back_at"]:
+            out.print(f"    [yellow]rolled back {one['rolled_back_at']:%Y-%m-%d %H:%M}[/yellow]")
         for reason in (*(one["reasons"] or ()), *(one["warnings"] or ())):
             out.print(f"    [yellow]{reason['rule']}: {plain(reason['message'])}[/yellow]")
     _say_what_is_left_out("records", len(found.records), found.totals["records"])

@@ -129,6 +129,9 @@ def _print_contract(found: contracts.Contract) -> None:
         out.print(_history_table(found.history))
         for seqno, file in dict.fromkeys((e.seqno, _file(e)) for e in found.history if e.seqno):
             out.print(f"Import batch {seqno}: {file}")
+    for entry in found.withdrawn:
+        out.print(f"[yellow]Withdrawn {entry.withdrawn_at:{MOMENT}}[/yellow]: {entry.date_result} {_status(entry)} of import "
+                  f"batch {entry.seqno}, record {entry.record_no}, rolled back by {plain(entry.asked_by)}: {plain(entry.why)}")  # fmt: skip
 
 
 def _told(touch: contracts.Touch) -> str:
@@ -140,6 +143,7 @@ def _told(touch: contracts.Touch) -> str:
     return (
         f"{done} {touch.recorded_at:{MOMENT}} by import batch {touch.seqno}, record {touch.record_no} "
         f"({_file(touch)}){': ' if before else ''}{before}"
+        + (f"; rolled back {touch.rolled_back_at:{MOMENT}}" if touch.rolled_back_at else "")
     )
 
 

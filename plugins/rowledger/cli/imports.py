@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from rowledger import batches, ledger, parked, pipeline, replay, reruns, templates, uploads
+from rowledger import batches, ledger, parked, pipeline, replay, reruns, roll_back, templates, uploads
 from rowledger.cli.terminal import (
     AsJson,
     AsJsonLines,
@@ -260,13 +260,17 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
         children = batches.children(connection, seqno)
         reasons = ledger.common_reasons(connection, seqno, ledger.NOT_LOADED, 20)
         replayed = parked.became(connection, seqno)
+        undone = roll_back.of(connection, seqno)
     if as_json:
-        more = {"reasons": reasons, "events": events, "children": children, "replayed": replayed}
+        more = {"reasons": reasons, "events": events, "children": children, "replayed": replayed,
+                "roll_back": undone.as_dict() if undone else None}  # fmt: skip
         print_json(batch.as_dict() | more)
         return
     _print_batch(batch)
     if replayed:
         out.print(_parked_in_words(replayed))
+    if undone:
+        tell_rolled_back(undone)
     print_reasons("Why records were not loaded:", reasons)
     if batch.status.terminal and (batch.counts[Outcome.REJECTED] or replayed.get(Outcome.REJECTED)):
         out.print(
@@ -280,6 +284,13 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
         )
 
 
+class Result(StrEnum):
+    """What a roll back did about a record."""
+
+    RESTORED = "restored"
+    SPARED = "spared"
+
+
 @app.command(rich_help_panel=PANEL)
 def records(
     seqno: Seqno,
@@ -290,6 +301,10 @@ def records(
     record: Annotated[
         int | None, typer.Option(help="Only the record of this number.", min=1, metavar="NUMBER")
     ] = None,
+    rolled_back: Annotated[
+        Result | None,
+        typer.Option(help=f"Only what the roll back has: {' or '.join(Result)}.", metavar="RESULT"),
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
@@ -297,7 +312,7 @@ def records(
     with database(from_environment()) as connection:
         batches.get(connection, seqno)
         outcomes = [str(o) for o in outcome] if outcome else None
-        with contextlib.closing(ledger.records(connection, seqno, outcomes, record)) as found:
+        with contextlib.closing(ledger.records(connection, seqno, outcomes, record, rolled_back)) as found:
             if as_json:
                 for one in found:
                     print_json(one, indent=None)
@@ -329,6 +344,7 @@ def batch_table(found: Iterable[Batch]) -> Table:
     table.columns[1].min_width = 10
     for b in found:
         status = f"[red]{b.status}[/red]" if b.failed else str(b.status)
+        status += ", [yellow]rolled back[/yellow]" if b.rolled_back_at else ""
         completed, processed = check_box(b.import_completed), check_box(b.processed)
         count = "" if b.records_in_file is None else f"{b.records_in_file:,}"
         # The first sentence tells what was wrong; show has the rest.
@@ -359,6 +375,18 @@ def _print_batch(batch: Batch) -> None:
     print_content(batch)
 
 
+def tell_rolled_back(done: roll_back.RollBack) -> None:
+    """Print who had a batch rolled back, when and why, and how far that has come."""
+    asked = f"by {plain(done.asked_by)}: {plain(done.why)}"
+    if done.finished_at is None:
+        out.print(f"[yellow]Roll back asked for {done.asked_at:%Y-%m-%d %H:%M} {asked}[/yellow]; "
+                  f"done up to record {done.mark:,}: {done.in_words}.")  # fmt: skip
+        return
+    out.print(f"[yellow]Rolled back[/yellow] {done.finished_at:%Y-%m-%d %H:%M} {asked}")
+    see = f" (see: rowledger records {done.seqno} --rolled-back spared)" if done.spared else ""
+    out.print(f"{done.in_words}{see}.")
+
+
 def tell_replayed(batch: Batch, outcomes: Counter[str], as_json: bool) -> None:
     """Print what became of a batch's parked records."""
     if as_json:
@@ -373,6 +401,8 @@ def _parked_in_words(became: dict[str, int]) -> str:
     waiting = replayed.pop(Outcome.PARKED, 0)
     told = [f"{waiting:,} still wait{'s' * (waiting == 1)} (see: rowledger parked)"] if waiting else []
     told += [f"{replayed[outcome]:,} became {outcome}" for outcome in Outcome if replayed[outcome]]
+    if withdrawn := replayed[parked.WITHDRAWN]:
+        told.append(f"{withdrawn:,} {'was' if withdrawn == 1 else 'were'} withdrawn by the roll back")
     return f"Of the parked records {', '.join(told)}."
 
 
@@ -382,22 +412,38 @@ def _print_records(found: Iterable[dict[str, Any]]) -> None:
     for one in found:
         why = reasons_in_words(one["reasons"], one["warnings"])
         out.print(f"{one['record_no']:>9,}  {one['outcome']:<11}  {why}".rstrip())
-        if one["parked"] and one["parked"]["replayed_at"]:
+        if one["parked"] and _settled(one["parked"]):
             _print_replay(one["parked"])
+        if one["rolled_back"]:
+            _print_rolled_back(one["rolled_back"])
     if one is None:
         err.print("There are no such records.")
 
 
-def _print_replay(replayed: dict[str, Any]) -> None:
+def _settled(waiting: dict[str, Any]) -> bool:
+    """Whether something has become of a parked record."""
+    return bool(waiting["replayed_at"]) or waiting["outcome"] == parked.WITHDRAWN
+
+
+def _print_replay(settled: dict[str, Any]) -> None:
     """What became of a parked record, under its line."""
-    why = reasons_in_words(replayed["reasons"])
-    when = f"replayed {replayed['replayed_at'][:16].replace('T', ' ')}"
-    out.print(f"{'':>9}  {replayed['outcome']:<11}  {f'{when}: {why}' if why else when}")
+    when = "its batch was rolled back while it waited"
+    if settled["outcome"] != parked.WITHDRAWN:
+        when = f"replayed {settled['replayed_at'][:16].replace('T', ' ')}"
+        why = reasons_in_words(settled["reasons"])
+        when = f"{when}: {why}" if why else when
+    out.print(f"{'':>9}  {settled['outcome']:<11}  {when}")
+
+
+def _print_rolled_back(undone: dict[str, Any]) -> None:
+    """What the roll back did about a record, under its line."""
+    why = plain(roll_back.why_spared(undone)) if undone["reason"] else ""
+    out.print(f"{'':>9}  {undone['result']:<11}  {why or 'by the roll back'}")
 
 
 def _print_records_csv(found: Iterable[dict[str, Any]]) -> None:
     writer = csv.writer(sys.stdout, quoting=csv.QUOTE_ALL)
-    writer.writerow(["record", "outcome", "rules", "reasons", "warnings", "cells", "replayed"])
+    writer.writerow(["record", "outcome", "rules", "reasons", "warnings", "cells", "replayed", "rolled back"])
     for one in found:
         reasons, warnings = one["reasons"] or (), one["warnings"] or ()
         writer.writerow([
@@ -405,7 +451,8 @@ def _print_records_csv(found: Iterable[dict[str, Any]]) -> None:
             ledger.neutral(" ".join(reason["message"] for reason in reasons)),
             ledger.neutral(" ".join(warning["message"] for warning in warnings)),
             json.dumps(one["raw"], ensure_ascii=False) if one["raw"] is not None else "",
-            one["parked"]["outcome"] if one["parked"] and one["parked"]["replayed_at"] else "",
+            one["parked"]["outcome"] if one["parked"] and _settled(one["parked"]) else "",
+            one["rolled_back"]["result"] if one["rolled_back"] else "",
         ])  # fmt: skip
 
 
