@@ -91,7 +91,7 @@ class _Names:
             return None
         if column == "target_id":
             contact = self._kind[row["seqno"]] == "contact"
-            return self._contact[value] if contact else self._contract[value]
+            return (self._contact if contact else self._contract).get(value, "removed by a roll back")
         names = {"contact_id": self._contact, "contract_id": self._contract, "status_id": self._status}
         return names[column][value] if column in names else value
 

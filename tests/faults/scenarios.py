@@ -23,6 +23,7 @@ from rowledger import (
     pipeline,
     reference,
     replay,
+    roll_back,
     suites,
     templates,
     timers,
@@ -317,6 +318,17 @@ def _ask(request: Callable[..., object], worker: Worker) -> None:
     request(worker.connection, 2, by="anna", why="lunch")
 
 
+def _ask_back(seqno: int, worker: Worker) -> None:
+    roll_back.ask(worker.connection, seqno, by="anna", why="the wrong file")
+
+
+def roll_back_of(seqno: int) -> tuple[Step, ...]:
+    return (
+        Step("ask for a roll back", partial(_ask_back, seqno)),
+        Step("roll back", partial(_on, roll_back.work, seqno)),
+    )
+
+
 VALIDATE, LOAD, CLOSE = steps_of(2)
 PAUSE, RESUME, CANCEL = (
     Step(request.__name__, partial(_ask, request))
@@ -377,6 +389,11 @@ ENUMERATED = {
         (CANCEL, refused(LOAD), Step("settle", partial(_settle, "contact"))),
         after=("contacts", 1),
     ),
+    "contract statuses rolled back": Scenario(
+        prepare_nothing, roll_back_of(2), after=("contract statuses", len(STATUSES))
+    ),
+    "contacts rolled back": Scenario(prepare_nothing, roll_back_of(2), after=("contacts", 3)),
+    "contracts rolled back": Scenario(prepare_nothing, roll_back_of(3), after=("contracts", 3)),
 }
 
 # Larger ones in two lanes, to be killed at random.
