@@ -12,7 +12,8 @@
 | `load` | the accepted records | contracts, the initial status of new ones, and the outcome of every record |
 | `close` | the ledger | the batch as executed, if the ledger balances |
 
-`replay` is for records that wait for something; records of this kind never do, so it ends *skipped*.
+`settle` completes batches that failed or were cancelled with the cells of their refused records, and rolls back what
+was asked for. `replay` is for records that wait for something; records of this kind never do, so it ends *skipped*.
 
 The log of a task ends with the outcomes of its batch so far.
 
@@ -21,6 +22,10 @@ The log of a task ends with the outcomes of its batch so far.
 - *The set-up is wrong*, such as a missing list of values: mend it, then clear the task. The batch is opened again
   and goes on. Clearing a task of a batch that has succeeded changes nothing.
 - *The database was away* for longer than the retries lasted: clear the task. What is loaded stays, the rest follows.
+
+A task that was *skipped* says in its log who paused or cancelled its batch (`rowledger resume` lets the next run go
+on), or that another try has taken the batch over. A `load` that is *up for reschedule* waits for an earlier file of
+its domain.
 
 Pausing this DAG stops new batches from being taken on, not those in progress.
 """
@@ -79,7 +84,7 @@ def contract_import() -> None:
 
     @task
     def settle() -> None:
-        """Complete what ended before its close; skip when there is nothing."""
+        """Complete what ended before its close, roll back what was asked for; skip when there is nothing."""
         tasks.settle("contract")
 
     @task_group

@@ -18,6 +18,7 @@ and, once a run, in any order with them, for dates decide and not arrival:
 | task | reads | writes |
 |---|---|---|
 | `replay` | parked records whose contract or code exists by now | the same as `load`; what became of each stands with it |
+| `settle` | batches that failed or were cancelled; roll backs that were asked for | the cells of refused records; what a roll back restores |
 
 The log of a task ends with the outcomes of its batch so far.
 
@@ -26,6 +27,10 @@ The log of a task ends with the outcomes of its batch so far.
 - *The set-up is wrong*, such as a missing list of values: mend it, then clear the task. The batch is opened again
   and goes on. Clearing a task of a batch that has succeeded changes nothing.
 - *The database was away* for longer than the retries lasted: clear the task. What is loaded stays, the rest follows.
+
+A task that was *skipped* says in its log who paused or cancelled its batch (`rowledger resume` lets the next run go
+on), or that another try has taken the batch over. A `load` that is *up for reschedule* waits for an earlier file of
+its domain.
 
 Pausing this DAG stops new batches from being taken on, not those in progress.
 """
@@ -84,7 +89,7 @@ def contract_status_import() -> None:
 
     @task
     def settle() -> None:
-        """Complete what ended before its close; skip when there is nothing."""
+        """Complete what ended before its close, roll back what was asked for; skip when there is nothing."""
         tasks.settle("contract_status")
 
     @task_group

@@ -76,15 +76,21 @@ def ask(connection: Connection, seqno: int, *, by: str, why: str) -> RollBack:
 
     Raises UnknownCode or NotPossible.
     """
-    why = unicodedata.normalize("NFC", " ".join(why.split()))
-    if not why or len(why) > 255 or not why.isprintable():
-        raise UnknownCode("Say why it is rolled back, in one line of at most 255 characters.")
+    why = refuse_no_reason(why)
     with transaction(connection) as cursor:
         _refuse_unended(batches.take(cursor, seqno))
         cursor.execute(_SQL["ask"], {"seqno": seqno, "by": by, "why": why})
         if cursor.rowcount:
             batches.note(cursor, seqno, "roll back asked", by, why)
         return _read(cursor, seqno)
+
+
+def refuse_no_reason(why: str) -> str:
+    """The reason as it is kept. Raises UnknownCode if it is none."""
+    why = unicodedata.normalize("NFC", " ".join(why.split()))
+    if not why or len(why) > 255 or not why.isprintable():
+        raise UnknownCode("Say why it is rolled back, in one line of at most 255 characters.")
+    return why
 
 
 def of(connection: Connection, seqno: int) -> RollBack | None:

@@ -7,14 +7,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rowledger import loading, reference
+from rowledger import control, ledger, loading, pipeline, reference, roll_back
 from rowledger.airflow import local
 from rowledger.db import Connection
 from rowledger.reference import Reference
+from rowledger.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 DAGS = sorted((ROOT / "dags").glob("*.py"))
@@ -128,6 +130,42 @@ with set_current_context({"dag_run": run, "run_id": "run"}):
     address = {"AIRFLOW_CONN_ROWLEDGER": local.airflow_connection(database_url)}
     assert python(code, tmp_path, **address).split() == ["TIMED", "35", "3", "0"]
     assert python(code, tmp_path, **address) == "Nothing was due."
+
+
+def test_the_settle_task_completes_what_was_cancelled_and_rolls_back_what_was_asked_for(
+    database_url: str, connection: Connection, settings: Settings, submit: Callable[..., int], tmp_path: Path
+) -> None:
+    seqno = submit("F1;02-02-2026;20;;\nF9;02-02-2026;20;;\n", "result_codes")
+    worker = pipeline.Worker(connection, settings, "tester")
+    pipeline.validate(worker, seqno)
+    pipeline.load(worker, seqno)
+    control.cancel(connection, seqno, by="anna")
+    roll_back.ask(connection, seqno, by="anna", why="wrong file")
+    code = """
+import io, logging
+from types import SimpleNamespace
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.execution_time.context import set_current_context
+from rowledger.airflow import tasks
+said = io.StringIO()
+logging.basicConfig(stream=said, format="%(message)s", level=logging.INFO, force=True)
+run = SimpleNamespace(dag_id="contract_status_import", run_id="run", triggering_user_name=None)
+with set_current_context({"dag_run": run, "run_id": "run"}):
+    assert tasks.sense("contract_status") == []
+    tasks.settle("contract_status")
+    for skipped in (tasks.settle, tasks.sense):
+        try:
+            skipped("contract_status")
+        except AirflowSkipException as skip:
+            print(skip, file=said)
+print(said.getvalue().replace("\\n", " | "))
+"""
+    said = python(code, tmp_path, AIRFLOW_CONN_ROWLEDGER=local.airflow_connection(database_url))
+    assert f"Import batch {seqno}: the cells of its refused records are in the ledger now" in said
+    assert f"Import batch {seqno} is rolled back: 1 record restored, 0 spared" in said
+    assert said.count("No ended batch of the kind contract_status lacks anything") == 1
+    assert said.count("No import batch of the kind contract_status is waiting") == 1
+    assert [record["raw"][0] for record in ledger.records(connection, seqno, ["rejected"])] == ["F9"]
 
 
 def test_the_plugin_scan_executes_no_module_of_the_package_under_a_bare_name(tmp_path: Path) -> None:

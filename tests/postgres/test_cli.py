@@ -21,8 +21,9 @@ from typing import Any
 import psycopg2
 import pytest
 
-from rowledger import cli
+from rowledger import cli, pipeline
 from rowledger.db import Connection
+from rowledger.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 CONTACTS = ["--kind", "contact", "--domain", "DEMO", "--template", "contacts"]
@@ -1072,6 +1073,23 @@ def test_a_roll_back_tells_what_it_did_and_so_do_all_that_tell_of_the_batch(call
         r"Last name: Ash → \[b\]Ashe\[/b\].*origin FAIR; in NEWS .*\n    rolled back ....-..-..", contact
     )
     assert call("contact", "K3", "--domain", "DEMO").code == 2
+    assert call("check").code == 0
+
+
+def test_a_batch_is_cancelled_and_rolled_back_at_once(
+    call: Call, write: Write, connection: Connection, settings: Settings
+) -> None:
+    call("submit", write(), *CONTACTS)
+    worker = pipeline.Worker(connection, settings, "tester")
+    pipeline.validate(worker, 1)
+    pipeline.load(worker, 1)
+    assert "Say why it is rolled back" in call("cancel", "1", "--roll-back").err
+    assert call("show", "1", "--json").json["status"] == "in_progress"  # first the reason, then the deed
+    done = call("cancel", "1", "--roll-back", "--why", "wrong file", "--json").json
+    assert (done["restored"], done["spared"], done["why"]) == (1, 0, "wrong file")
+    assert call("show", "1", "--json").json["status"] == "cancelled"
+    assert call("contact", "K1", "--domain", "DEMO").code == 2
+    assert call("cancel", "1", "--roll-back", "--why", "wrong file", "--json").json == done
     assert call("check").code == 0
 
 

@@ -23,7 +23,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from rowledger import batches, db, parked, pipeline, timers
+from rowledger import batches, db, parked, pipeline, roll_back, timers
 from rowledger import replay as replays
 from rowledger.db import Connection
 from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
@@ -50,7 +50,9 @@ def sense(kind: str) -> list[int]:
         limit, lease = settings.batches_per_run, settings.lease_seconds
         seqnos = batches.reserve(worker.connection, kind, run_id, limit, lease)
         idle = (
-            not seqnos and not _unsettled(worker, kind) and not parked.anything_due(worker.connection, kind)
+            not seqnos
+            and not any(_unsettled(worker, kind))
+            and not parked.anything_due(worker.connection, kind)
         )
     if idle:
         raise AirflowSkipException(f"No import batch of the kind {kind} is waiting.")
@@ -72,18 +74,22 @@ def replay(kind: str) -> None:
 
 
 def settle(kind: str) -> None:
-    """Complete what ended before its close; the task ends skipped when there is nothing of the kind."""
+    """Complete what ended before its close, and roll back what was asked for; the task ends skipped when there is none."""
     with _task_states(), _worker() as worker:
-        unsettled = _unsettled(worker, kind)
-        for seqno in unsettled:
+        incomplete, asked = _unsettled(worker, kind)
+        for seqno in incomplete:
             pipeline.complete_raw(worker, seqno)
             log.info("Import batch %s: the cells of its refused records are in the ledger now", seqno)
-    if not unsettled:
-        raise AirflowSkipException(f"No ended batch of the kind {kind} lacks anything.")
+        for seqno in asked:
+            log.info("Import batch %s is rolled back: %s", seqno, roll_back.work(worker, seqno).in_words)
+    if not incomplete and not asked:
+        raise AirflowSkipException(
+            f"No ended batch of the kind {kind} lacks anything, and none is to be rolled back."
+        )
 
 
-def _unsettled(worker: pipeline.Worker, kind: str) -> list[int]:
-    return batches.lacking_raw(worker.connection, kind)
+def _unsettled(worker: pipeline.Worker, kind: str) -> tuple[list[int], list[int]]:
+    return batches.lacking_raw(worker.connection, kind), roll_back.pending(worker.connection, kind)
 
 
 def validate(seqno: int) -> None:

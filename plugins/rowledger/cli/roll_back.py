@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from rowledger import batches, loading, pipeline, roll_back
-from rowledger.cli.control import PANEL
-from rowledger.cli.imports import tell_rolled_back
+from rowledger import batches, loading, roll_back
+from rowledger.cli.control import PANEL, roll_back_now
 from rowledger.cli.terminal import (
     Seqno,
     app,
@@ -70,10 +68,7 @@ def roll_back_batch(
             plan = roll_back.plan(connection, seqno, limit)
             print_json(asdict(plan)) if as_json else _print_plan(plan, kind)
         else:
-            worker = pipeline.Worker(connection, settings, getpass.getuser())
-            roll_back.ask(connection, seqno, by=worker.by, why=why or "")
-            done = roll_back.work(worker, seqno)
-            print_json(done.as_dict()) if as_json else tell_rolled_back(done)
+            roll_back_now(connection, settings, seqno, why or "", as_json)
 
 
 def _tell_earlier(earlier: roll_back.RollBack) -> None:
