@@ -786,6 +786,15 @@ def test_a_confirmation_counts_no_more_once_its_batch_is_rolled_back(world: Worl
     assert world.state() == before
 
 
+def test_targets_of_other_kinds_that_have_the_same_number_do_not_matter(world: World) -> None:
+    """Contacts and contracts are numbered apart; the ledger has the numbers of both."""
+    contact = world.load("contacts", "K1,,Ash,,,,,,,,,\n")
+    same = "SELECT form_id FROM contract JOIN contact ON contact.contact_id = contract_id"
+    ((form_id,),) = world.rows(same)
+    world.load("statuses", f"{form_id},2026-01-10,20\n")
+    assert world.roll_back(contact).spared == 0
+
+
 # Parked records --------------------------------------------------------------------------------------------------
 
 
