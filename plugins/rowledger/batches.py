@@ -5,11 +5,15 @@ checks that the epoch is still the worker's; the loser of a take-over gets ``Fen
 
 The fence is an advisory lock of the transaction. Whatever changes a batch takes it alone and first of all; the lanes of
 a load share it, so that they do not wait for each other, and nobody changes the batch while one of them writes.
+
+Whoever wants a batch waits for the chunk that is being written, but not for a worker that is stopped in the middle of
+one: its session is ended once it has said nothing for a lease.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -23,6 +27,7 @@ from rowledger.templates import ImportTemplate
 from rowledger.uploads import Upload
 
 _SQL = queries("batches")
+log = logging.getLogger("rowledger")
 
 
 def register(
@@ -215,8 +220,22 @@ def reserve(connection: Connection, kind: str, run_id: str, limit: int, lease_se
     """
     asked = {"kind": kind, "run_id": run_id, "limit": limit, "lease_seconds": lease_seconds}
     with transaction(connection) as cursor:
+        end_silent(cursor, lease_seconds)
         cursor.execute(_SQL["reserve"], asked)
         return [r["seqno"] for r in rows(cursor, _SQL["of_run"], asked)]
+
+
+def end_silent(cursor: Cursor, lease_seconds: int, seqno: int | None = None) -> None:
+    """End the sessions of workers that fell silent inside a transaction, for a whole lease: of a batch, or of any.
+
+    A worker that is at work is never ended, however long its statement takes: whoever wants its batch waits.
+    """
+    for one in rows(cursor, _SQL["end_silent"], {"seqno": seqno, "lease_seconds": lease_seconds}):
+        log.warning(
+            "Import batch %s: ended the database session of a worker that had said nothing for %s seconds",
+            one["seqno"],
+            lease_seconds,
+        )
 
 
 def claim(
@@ -234,6 +253,7 @@ def claim(
     validated batch. Raises UnknownCode, SetupError or Stopped.
     """
     with transaction(connection) as cursor:
+        end_silent(cursor, lease_seconds, seqno)
         batch = _locked(cursor, seqno)
         if batch.succeeded:
             return batch
@@ -305,7 +325,11 @@ def _still_ours(cursor: Cursor, batch: Batch, found: dict[str, Any] | None) -> N
     now = read(cursor, batch.seqno)
     if now.epoch == batch.epoch and now.status is not BatchStatus.IN_PROGRESS:
         raise _stopped(cursor, batch.seqno)
-    raise Fenced(
+    raise _taken_over(batch)
+
+
+def _taken_over(batch: Batch) -> Fenced:
+    return Fenced(
         f"Import batch {batch.seqno} was taken over by another worker; this one stops and has written nothing more."
     )
 
@@ -321,9 +345,11 @@ def _stopped(cursor: Cursor, seqno: int) -> Stopped:
 
 
 def wait(cursor: Cursor, batch: Batch, reason: str) -> None:
-    """Nothing is wrong with the batch: it waits until what its worker met has passed."""
+    """Nothing is wrong with the batch: it waits until what its worker met has passed. Raises Fenced."""
     fence(cursor, batch)
     cursor.execute(_SQL["wait"], {"seqno": batch.seqno, "epoch": batch.epoch, "reason": reason})
+    if read(cursor, batch.seqno).epoch != batch.epoch:
+        raise _taken_over(batch)
 
 
 def ahead(connection: Connection, batch: Batch, lease_seconds: int) -> int | None:

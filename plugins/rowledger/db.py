@@ -38,12 +38,16 @@ MINIMUM_SERVER_VERSION = (
 )
 
 # Pinned, so that a role or database with other defaults changes nothing. Client checks let the server notice a
-# killed worker within a second instead of finishing its statement.
+# killed worker within a second instead of finishing its statement; a worker that is stopped between two statements of a
+# transaction keeps its locks for a minute.
 SESSION = (
     "-c search_path=rowledger,pg_catalog,pg_temp -c datestyle=ISO,YMD -c timezone=UTC "
-    "-c standard_conforming_strings=on -c jit=off -c lock_timeout=30s -c idle_in_transaction_session_timeout=600s "
+    "-c standard_conforming_strings=on -c jit=off -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s "
     "-c client_connection_check_interval=1s"
 )
+
+# Transactions that pass what they read to a person or a network have time.
+_PATIENCE = "SET LOCAL idle_in_transaction_session_timeout = '600s'"
 
 # Classes and codes of SQLSTATE that time mends: connection, transaction rollback, resources, intervention, lock.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
@@ -98,6 +102,8 @@ def trial(connection: Connection) -> Iterator[None]:
     """Everything done through the connection meanwhile is undone at the end; nobody else ever sees it."""
     connection.trial = True
     try:
+        with _translated(), connection.cursor() as cursor:
+            cursor.execute(_PATIENCE)
         yield
     finally:
         connection.trial = False
@@ -148,7 +154,13 @@ def rows(cursor: Cursor, query: str | Composable, params: Params | None = None) 
 def stream(connection: Connection, query: str, params: Params) -> Generator[dict[str, Any]]:
     """Run a query through a server-side cursor: flat memory, whatever the number of rows."""
     around = contextlib.nullcontext() if connection.trial else connection
-    with _translated(), around, connection.cursor(name="rowledger_stream") as cursor:
+    with (
+        _translated(),
+        around,
+        connection.cursor() as setting,
+        connection.cursor("rowledger_stream") as cursor,
+    ):
+        setting.execute(_PATIENCE)
         cursor.itersize = 5000
         cursor.execute(query, params)
         yield from cursor

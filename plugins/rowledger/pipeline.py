@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -266,6 +266,8 @@ def template_of(connection: Connection, batch: Batch) -> ImportTemplate:
 def complete_raw(worker: Worker, seqno: int) -> None:
     """The same for a batch that failed or was cancelled before its close. Raises TryAgain."""
     batch = batches.get(worker.connection, seqno)
+    with transaction(worker.connection) as cursor:
+        batches.end_silent(cursor, worker.settings.lease_seconds, seqno)
 
     @contextmanager
     def chunk(batch: Batch) -> Iterator[Cursor]:
@@ -314,11 +316,16 @@ def _refuse_lost_workers(worker: Worker, batch: Batch) -> None:
 
 
 def _wait(worker: Worker, batch: Batch, trouble: TryAgain) -> None:
-    """Say why the batch waits, if the database can be told."""
+    """Say why the batch waits, if the database can be told. Raises Fenced: the trouble was that it was taken over."""
     if worker.connection.trial:
         return
-    with suppress(RowledgerError), worker.another() as other, transaction(other.connection) as cursor:
-        batches.wait(cursor, batch, str(trouble))
+    try:
+        with worker.another() as other, transaction(other.connection) as cursor:
+            batches.wait(cursor, batch, str(trouble))
+    except Fenced:
+        raise
+    except RowledgerError as error:
+        log.warning("Import batch %s: nor could it be told why it waits: %s", batch.seqno, error)
 
 
 def _fail(worker: Worker, batch: Batch, rule: str, message: str) -> None:

@@ -296,7 +296,7 @@ class Life:
 
     def start(self, first: int, **more: Any) -> int:
         """Start a process at a step; its pid. ``more`` of the job: ``last``, the step before which it ends; ``faults``;
-        ``stop_after``, ``stop_inside``; ``idle``, how long a transaction may sleep; ``seqno``, if not the scenario's."""
+        ``stop_after``, ``stop_inside``; ``seqno``, if not the scenario's."""
         return self._nursery.start(self._job | {"first": first} | more)
 
     def wait(self, pid: int) -> int:

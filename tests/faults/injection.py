@@ -52,7 +52,7 @@ class Points:
     """Counts the points of a process and strikes at those that have a fault.
 
     The process stops itself, until somebody wakes it, after its commit number ``stop_after``, or after its statement
-    number ``stop_inside``, in the middle of a transaction.
+    number ``stop_inside``, in the middle of a transaction; if that is a COPY, in the middle of it.
     """
 
     def __init__(
@@ -78,10 +78,19 @@ class Points:
             self._commits += 1
             self._trace.write("commit", number)
         if number == self._stop_inside or (what == "COMMIT" and self._commits == self._stop_after):
-            self._trace.write("stopped", number)
-            os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(0.05)  # the signal stops one thread after the other
+            self._stop(f"{number} after {what}")
         return done
+
+    def copying(self) -> None:
+        """Called when a part of a COPY has been sent."""
+        if self._number == self._stop_inside:
+            self._stop_inside = None
+            self._stop(f"{self._number} copying")
+
+    def _stop(self, where: str) -> None:
+        self._trace.write("stopped", where)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.05)  # the signal stops one thread after the other
 
 
 def strike(connection: Any, kind: str, what: str, go: Callable[[], Any]) -> None:
@@ -143,6 +152,20 @@ def name_of(query: str) -> str:
     ).replace("\n", " ")
 
 
+class _Read:
+    """What is copied, a little of it first."""
+
+    def __init__(self, file: Any, points: Points) -> None:
+        self._file, self._points, self._read = file, points, 0
+
+    def read(self, size: int) -> Any:
+        if self._read:
+            self._points.copying()
+        part = self._file.read(size if self._read else 40)
+        self._read += len(part)
+        return part
+
+
 class Cursor(RealDictCursor):
     """A cursor whose statements are points."""
 
@@ -151,8 +174,8 @@ class Cursor(RealDictCursor):
     def execute(self, query: Any, params: Any = None) -> Any:
         return self._at(self._named(query), super().execute, query, params)
 
-    def copy_expert(self, query: Any, *arguments: Any) -> Any:
-        return self._at(f"COPY {self._named(query)}", super().copy_expert, query, *arguments)
+    def copy_expert(self, query: Any, file: Any) -> Any:
+        return self._at(f"COPY {self._named(query)}", super().copy_expert, query, _Read(file, self.points))
 
     def __iter__(self) -> Any:
         return self._at("FETCH", super().__iter__) if self.name else super().__iter__()

@@ -9,6 +9,7 @@ import pytest
 from faults import kills, writers
 from faults.crowd import crowd
 from faults.harness import Server
+from faults.nursery import FENCED
 from faults.scenarios import KILLED
 
 SEED = 20261122
@@ -32,6 +33,15 @@ def test_a_process_that_slept_longer_than_its_lease_writes_nothing_any_more(
     stop: dict[str, int], faulty: Server
 ) -> None:
     assert writers.outlived(faulty.prepared("contract statuses"), **stop).violations == []
+
+
+@pytest.mark.parametrize("copy", ["ledger.copy_rejects", 'COPY "rowledger_staging', "ledger.copy_raw"])
+def test_a_process_that_slept_in_the_middle_of_a_copy_is_told_that_its_batch_was_taken_over(
+    copy: str, faulty: Server
+) -> None:
+    prepared = faulty.prepared("contacts")
+    number = next(n for n, point in enumerate(prepared.points, 1) if f"COPY {copy}" in point.what)
+    assert writers.outlived(prepared, [FENCED], stop_inside=number).violations == []
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -38,7 +38,6 @@ def run(job: dict[str, Any]) -> int:
     trace = injection.Trace(job["trace"])
     faults = {int(number): kind for number, kind in job.get("faults", {}).items()}
     injection.inject(injection.Points(trace, faults, job.get("stop_after"), job.get("stop_inside")))
-    db.SESSION = db.SESSION.replace("session_timeout=600s", f"session_timeout={job.get('idle', '600s')}")
     pipeline.time = _Hurried()  # type: ignore[assignment]
     scenario = scenarios.SCENARIOS[job["scenario"]]
     steps = scenarios.steps_of(job["seqno"]) if "seqno" in job else scenario.steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections.abc import Collection
 
 from faults.harness import Life, Prepared, Trial, exactly, kill
 from faults.nursery import FENCED, GONE
@@ -30,23 +31,21 @@ def two_tries(prepared: Prepared, first: int, second: int) -> Trial:
     return trial
 
 
-def outlived(prepared: Prepared, **stop: int) -> Trial:
+def outlived(prepared: Prepared, ends: Collection[int] = (0, FENCED, GONE), **stop: int) -> Trial:
     """A process is stopped for longer than its lease. Another run is given the batch and works it off; then the first
-    is woken."""
+    is woken, writes nothing and ends with one of some codes."""
     began, trial = time.monotonic(), Trial(lives=2)
     inside = "stop_inside" in stop
     with prepared.server.copy(prepared.database(0)) as name:
         life = Life(prepared, name, {"lease_seconds": LEASE_SECONDS})
         with contextlib.closing(db.connect(prepared.server.url(name))) as watching:
-            pid = _stopped(life, idle=f"{LEASE_SECONDS}s", **stop)
+            pid = _stopped(life, **stop)
             life.note("fault", f"0 stopped {'inside a transaction' if inside else 'between transactions'}")
             _given_to_another(watching)
             if (code := life.run(0)) != 0:
                 trial.violations.append(f"the other run ended with {code}")
             before = exactly(watching)
-            if (code := _wake(trial, life, pid, watching)) not in (
-                {0, FENCED, GONE} if inside else {0, FENCED}
-            ):
+            if (code := _wake(trial, life, pid, watching)) not in ends:
                 trial.violations.append(f"the one that was woken ended with {code}")
             if exactly(watching) != before:
                 trial.violations.append("the one that was woken has written")
@@ -71,7 +70,7 @@ def _given_to_another(connection: db.Connection) -> None:
         )
     assert open_batch
     give_up = time.monotonic() + 20 * LEASE_SECONDS
-    while not batches.reserve(connection, open_batch["kind"], "another run", 1, 60):
+    while not batches.reserve(connection, open_batch["kind"], "another run", 1, LEASE_SECONDS):
         assert time.monotonic() < give_up, "the lease is never over"
         time.sleep(0.05)
 

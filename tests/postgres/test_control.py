@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,107 @@ def test_a_lost_worker_keeps_others_waiting_for_a_lease_and_no_longer(
     time.sleep(1.1)
     assert batches.ahead(other, batches.get(other, second), 60) is None
     assert reserved(other, "contact", "two") == [first]
+
+
+def claimed(connection: Connection, seqno: int) -> Batch:
+    return batches.claim(connection, seqno, "another", 1)
+
+
+def given(connection: Connection, seqno: int) -> Batch:
+    assert reserved(connection, "contact", "another run", lease=1) == [seqno]
+    return claimed(connection, seqno)
+
+
+@pytest.mark.parametrize("lane", [False, True], ids=["alone", "lane"])
+@pytest.mark.parametrize("ask", [claimed, given])
+def test_a_worker_that_is_stopped_inside_a_chunk_keeps_its_batch_for_a_lease_and_no_longer(
+    ask: Callable[[Connection, int], Batch],
+    lane: bool,
+    submit: Submit,
+    connection: Connection,
+    other: Connection,
+) -> None:
+    seqno = submit(CONTACTS)
+    batch = claimed(connection, seqno)
+    with contextlib.suppress(TryAgain), db.transaction(connection) as cursor:
+        if lane:
+            batches.hold_shared(cursor, batch)
+        else:
+            batches.hold(cursor, batch, 1)
+        cursor.execute("UPDATE import_batch SET waits_because = 'never' WHERE seqno = %s", (seqno,))
+        time.sleep(1.1)
+        assert ask(other, seqno).epoch == batch.epoch + 1
+    assert connection.closed
+    assert batches.get(other, seqno).waits_because is None
+
+
+def test_a_worker_whose_statement_takes_longer_than_its_lease_is_waited_for(
+    submit: Submit, connection: Connection, other: Connection
+) -> None:
+    seqno = submit(CONTACTS)
+    batch = claimed(connection, seqno)
+    began = threading.Event()
+
+    def slowly() -> None:
+        with db.transaction(connection) as cursor:
+            batches.hold(cursor, batch, 1)
+            began.set()
+            cursor.execute("SELECT pg_sleep(2.5)")
+            batches.mark_validated(cursor, batch, 5, 0, 0)
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(slowly)
+        began.wait()
+        time.sleep(1.2)
+        assert reserved(other, "contact", "another run", lease=1) == []
+        assert claimed(other, seqno).validated_records == 5
+        working.result()
+
+
+def test_a_worker_whose_lease_is_not_over_is_waited_for(
+    submit: Submit, connection: Connection, other: Connection
+) -> None:
+    seqno = submit(CONTACTS)
+    batch = batches.claim(connection, seqno, "tester", 60)
+    with db.transaction(connection) as cursor:
+        batches.hold(cursor, batch, 60)
+        time.sleep(0.2)
+        with db.transaction(other) as asking:
+            asking.execute("SET lock_timeout = '300ms'")
+        assert batches.reserve(other, "contact", "another run", 10, 60) == []
+        with pytest.raises(TryAgain):
+            batches.claim(other, seqno, "another", 60)
+        batches.mark_validated(cursor, batch, 5, 0, 0)
+    assert batches.get(other, seqno).validated_records == 5
+
+
+def test_only_what_waits_for_a_reader_may_keep_a_transaction_open_for_long(other: Connection) -> None:
+    asks = "SELECT current_setting('idle_in_transaction_session_timeout') AS seconds"
+
+    def seconds() -> Any:
+        with db.transaction(other) as cursor:
+            return db.row(cursor, asks)
+
+    assert seconds() == {"seconds": "1min"}
+    with db.trial(other):
+        assert seconds() == {"seconds": "10min"}
+    assert list(db.stream(other, asks, {})) == [{"seconds": "10min"}]
+    assert seconds() == {"seconds": "1min"}
+
+
+def test_two_runs_at_once_are_given_different_batches_and_do_not_wait_for_each_other(
+    submit: Submit, connection: Connection, other: Connection
+) -> None:
+    """The first has taken its batches and not committed yet, when the second asks."""
+    seqnos = [submit(CONTACTS) for _ in range(4)]
+    asked = {"kind": "contact", "limit": 2, "lease_seconds": 60}
+    with db.transaction(other) as asking:
+        asking.execute("SET lock_timeout = '2s'")
+    with db.transaction(connection) as cursor:
+        cursor.execute(db.queries("batches")["reserve"], asked | {"run_id": "one"})
+        assert batches.reserve(other, "contact", "two", 2, 60) == seqnos[2:]
+    assert batches.reserve(other, "contact", "three", 2, 60) == []
+    assert batches.reserve(connection, "contact", "one", 2, 60) == seqnos[:2]
 
 
 def test_the_database_says_who_stands_where(
