@@ -34,6 +34,9 @@ bench: .venv/installed-dev ## speed and memory beside hand-written SQL, about ha
 chaos: .venv/installed-dev ## every fault at every point, two writers, random kills; about two hours (ARGS="--seconds 600" for less)
 	PYTHONPATH=tests $(BIN)/python -m faults.chaos $(ARGS)
 
+guards: .venv/installed-dev ## remove our own guards one at a time; some test must go red for each; some minutes (ARGS="--jobs 2")
+	PYTHONPATH=tests $(BIN)/python -m faults.guards $(ARGS)
+
 lock: .venv/installed-dev ## resolve requirements*.txt anew into requirements.lock
 	$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header requirements-dev.txt -o requirements.lock
 
@@ -53,4 +56,4 @@ clean: ## remove the environment, the demo's data and caches
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt -c requirements.lock
 	touch $@
 
-.PHONY: help demo test lint format types described bench chaos lock clean
+.PHONY: help demo test lint format types described bench chaos guards lock clean

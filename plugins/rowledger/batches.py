@@ -347,9 +347,9 @@ def _stopped(cursor: Cursor, seqno: int) -> Stopped:
 def wait(cursor: Cursor, batch: Batch, reason: str) -> None:
     """Nothing is wrong with the batch: it waits until what its worker met has passed. Raises Fenced."""
     fence(cursor, batch)
-    cursor.execute(_SQL["wait"], {"seqno": batch.seqno, "epoch": batch.epoch, "reason": reason})
     if read(cursor, batch.seqno).epoch != batch.epoch:
         raise _taken_over(batch)
+    cursor.execute(_SQL["wait"], {"seqno": batch.seqno, "reason": reason})
 
 
 def ahead(connection: Connection, batch: Batch, lease_seconds: int) -> int | None:

@@ -204,6 +204,15 @@ def test_a_request_waits_for_the_chunk_that_is_being_written_and_no_longer(
     assert batches.get(other, seqno).validated_records in (4, 7)
 
 
+def test_a_lane_stops_when_its_batch_is_paused(
+    submit: Submit, connection: Connection, other: Connection
+) -> None:
+    batch = batches.claim(connection, submit(CONTACTS), "tester", 60)
+    control.pause(other, batch.seqno, by="anna")
+    with pytest.raises(Stopped, match="paused at record 0 by anna"), db.transaction(connection) as cursor:
+        batches.hold_shared(cursor, batch)
+
+
 def test_a_pause_survives_the_death_of_the_worker(
     submit: Submit, worker: pipeline.Worker, other: Connection
 ) -> None:

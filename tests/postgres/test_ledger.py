@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from rowledger import db, ledger, pipeline, roll_back
+from rowledger import db, ledger, loading, pipeline, roll_back
 from rowledger.db import Connection, queries, rows, transaction
 from rowledger.errors import RecordRefused
 from rowledger.model import Batch
@@ -80,6 +80,20 @@ def test_a_batch_that_is_not_balanced_is_not_closed_by_its_worker(
     run(connection, "UPDATE import_record SET outcome = 'unchanged' WHERE record_no = 1")
     with pytest.raises(RecordRefused):
         pipeline.close(worker, seqno)
+
+
+def test_counts_that_do_not_add_up_are_refused_whatever_the_ledger_says(
+    worker: pipeline.Worker, connection: Connection, submit: Submit
+) -> None:
+    seqno = submit(CONTACTS)
+    pipeline.validate(worker, seqno)
+    pipeline.load(worker, seqno)
+    run(connection, "ALTER TABLE import_batch DISABLE TRIGGER import_batch_close")
+    with pytest.raises(RecordRefused) as refusal:
+        run(
+            connection, "UPDATE import_batch SET status = 'executed', processed = true, created = created + 1"
+        )
+    assert refusal.value.constraint == "import_batch_balanced"
 
 
 @pytest.mark.parametrize(
@@ -288,6 +302,33 @@ def test_a_template_gives_back_its_own_apostrophes_only(
     work(submit("Customer number,Last name\nK1,'=1+1\n"))
     with transaction(connection) as cursor:
         assert rows(cursor, "SELECT last_name FROM contact") == [{"last_name": "'=1+1"}]
+
+
+def test_what_waited_for_its_turn_is_recorded_when_it_was_written(
+    connection: Connection, submit: Submit, worker: pipeline.Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk's transaction began before it waited; what another wrote meanwhile came first."""
+    seqnos = {
+        "contact": submit("Customer number,Email,Last name,Subscribe to\nK1,k1@example.com,Name,NEWS\n"),
+        "contract_status": submit("F1;02-02-2026;20;;\n", "result_codes"),
+    }
+    lock, turn = loading.lock, {}
+
+    def late(cursor: db.Cursor, batch: Batch) -> None:
+        lock(cursor, batch)
+        cursor.execute("SELECT pg_sleep(0.05)")
+        turn[batch.kind] = rows(cursor, "SELECT clock_timestamp() AS now")[0]["now"]
+
+    monkeypatch.setattr(loading, "lock_shared", late)
+    for seqno in seqnos.values():
+        pipeline.work(worker, seqno)
+    with transaction(connection) as cursor:
+        for kind, table in [("contact", "import_record"), ("contact", "subscription_history"),
+                            ("contract_status", "status_history")]:  # fmt: skip
+            (entry,) = rows(
+                cursor, f"SELECT recorded_at FROM {table} WHERE seqno = %(seqno)s", {"seqno": seqnos[kind]}
+            )
+            assert entry["recorded_at"] >= turn[kind], table
 
 
 # Reading -------------------------------------------------------------------------------------------------------

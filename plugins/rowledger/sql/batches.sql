@@ -161,7 +161,7 @@ LIMIT 1
 
 -- name: wait
 UPDATE import_batch SET status = 'waiting', attempts = 0, waits_because = %(reason)s
-WHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'
+WHERE seqno = %(seqno)s AND status = 'in_progress'
 
 -- name: keep
 UPDATE import_batch SET leased_until = now() + make_interval(secs => %(lease_seconds)s)

@@ -1,0 +1,488 @@
+"""``make guards``: the tests are tested. Our own guards are removed one at a time, and some test must go red for each.
+
+    make guards                          all of them, each in a copy of the tree; some minutes
+    make guards ARGS="--jobs 2"          two at a time
+    make guards ARGS="--only fence"      those with a word in their name
+
+First the tests that are named must be green with nothing removed. A guard whose text is not found is an error: whoever
+changes a guard changes its line here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 240  # a test that hangs has noticed nothing
+
+
+class Change(NamedTuple):
+    """A text that stands in a file exactly once, and what is put in its place."""
+
+    file: str
+    text: str
+    instead: str
+
+
+class Guard:
+    """A guard: its name, the quickest test that goes red without it, and the changes that remove it."""
+
+    def __init__(self, name: str, test: str, *changes: tuple[str, str, str]) -> None:
+        self.name, self.test = name, f"tests/{test}"
+        self.changes = [Change(f"plugins/rowledger/{file}", text, instead) for file, text, instead in changes]
+
+
+_BATCHES, _PIPELINE, _LOADING = "sql/batches.sql", "pipeline.py", "loading/__init__.py"
+_TABLES = "sql/migrations/0001_ledger.sql"
+_PROCESS_CLOCK = "__import__('datetime').datetime.now().astimezone()"
+_RERUNS, _CONTROL, _LIFE = "postgres/test_reruns.py", "postgres/test_control.py", "postgres/test_batches.py"
+_LEDGER, _PARKED, _DB = "postgres/test_ledger.py", "postgres/test_parked.py", "unit/test_db.py"
+
+GUARDS = (
+    # The fence
+    Guard(
+        "a claim raises the epoch",
+        f"{_RERUNS}::test_a_worker_that_was_overtaken_before_its_close_closes_nothing",
+        (_BATCHES, "epoch = epoch + 1, ", ""),
+    ),
+    Guard(
+        "a chunk checks its epoch",
+        f"{_RERUNS}::test_a_worker_that_was_overtaken_before_its_close_closes_nothing",
+        (_BATCHES, "AND epoch = %(epoch)s AND status = 'in_progress'\nRETURNING", "AND status = 'in_progress'\nRETURNING"),
+    ),
+    Guard(
+        "a lane's chunk checks its epoch",
+        f"{_RERUNS}::test_a_worker_that_was_overtaken_while_loading_writes_nothing_more",
+        (_BATCHES, "SELECT seqno FROM import_batch WHERE seqno = %(seqno)s AND epoch = %(epoch)s AND", "SELECT seqno FROM import_batch WHERE seqno = %(seqno)s AND"),
+    ),
+    Guard(
+        "a chunk checks that its batch was not stopped",
+        f"{_CONTROL}::test_a_request_waits_for_the_chunk_that_is_being_written_and_no_longer",
+        (_BATCHES, "AND epoch = %(epoch)s AND status = 'in_progress'\nRETURNING", "AND epoch = %(epoch)s\nRETURNING"),
+    ),
+    Guard(
+        "a lane's chunk checks that its batch was not stopped",
+        f"{_CONTROL}::test_a_lane_stops_when_its_batch_is_paused",
+        (_BATCHES, "AND epoch = %(epoch)s AND status = 'in_progress'\n\n-- name: set_records", "AND epoch = %(epoch)s\n\n-- name: set_records"),
+    ),
+    Guard(
+        "whoever claims a batch waits for the chunk at work",
+        f"{_RERUNS}::test_a_worker_that_was_overtaken_while_loading_writes_nothing_more",
+        (_BATCHES, "SELECT pg_advisory_xact_lock(hashtextextended('rowledger batch', %(seqno)s))", "SELECT %(seqno)s"),
+    ),
+    Guard(
+        "a lane's chunk holds the fence",
+        f"{_RERUNS}::test_a_worker_that_was_overtaken_while_loading_writes_nothing_more",
+        (_BATCHES, "SELECT pg_advisory_xact_lock_shared(hashtextextended('rowledger batch', %(seqno)s))", "SELECT %(seqno)s"),
+    ),
+    Guard(
+        "the close of a batch is fenced",
+        f"{_RERUNS}::test_a_worker_that_was_overtaken_before_its_close_closes_nothing",
+        (_PIPELINE, "    with worker.chunk(batch) as cursor:\n        lanes.forget", "    with transaction(worker.connection) as cursor:\n        lanes.forget"),
+    ),
+    Guard(
+        "a loser does not say that the winner's batch waits",
+        f"{_LIFE}::test_a_worker_that_meets_trouble_after_a_take_over_leaves_the_batch_alone",
+        ("batches.py", "    if read(cursor, batch.seqno).epoch != batch.epoch:\n        raise _taken_over(batch)\n    cursor", "    cursor"),
+    ),
+    Guard(
+        "a paused batch is not claimed",
+        f"{_CONTROL}::test_a_pause_survives_the_death_of_the_worker",
+        ("batches.py", "if batch.status in (BatchStatus.PAUSED, BatchStatus.CANCELLED):", "if False:"),
+    ),
+    Guard(
+        "a batch that is done is not claimed",
+        f"{_LIFE}::test_whoever_comes_to_a_batch_that_is_done_changes_nothing",
+        ("batches.py", "        if batch.succeeded:\n            return batch\n        if batch.status in", "        if batch.status in"),
+    ),
+    # Leases
+    Guard(
+        "the lease of a claim goes by the database's clock",
+        f"{_LIFE}::test_leases_go_by_the_clock_of_the_database",
+        (_BATCHES, "    leased_until = now() + make_interval(secs => %(lease_seconds)s)\nWHERE seqno = %(seqno)s\n\n-- name: patience", "    leased_until = %(now)s::timestamptz + make_interval(secs => %(lease_seconds)s)\nWHERE seqno = %(seqno)s\n\n-- name: patience"),
+        ("batches.py", '"run_id": run_id, "lease_seconds": lease_seconds})', f'"run_id": run_id, "lease_seconds": lease_seconds, "now": {_PROCESS_CLOCK}}})'),
+    ),
+    Guard(
+        "whether a lease is over goes by the database's clock",
+        f"{_LIFE}::test_leases_go_by_the_clock_of_the_database",
+        (_BATCHES, "OR leased_until < now() AND (status", "OR leased_until < %(now)s AND (status"),
+        ("batches.py", '"limit": limit, "lease_seconds": lease_seconds}', f'"limit": limit, "lease_seconds": lease_seconds, "now": {_PROCESS_CLOCK}}}'),
+    ),
+    Guard(
+        "a chunk renews the lease",
+        f"{_LIFE}::test_leases_go_by_the_clock_of_the_database",
+        (_BATCHES, "SET leased_until = now() + make_interval(secs => %(lease_seconds)s)\nWHERE seqno = %(seqno)s AND epoch", "SET leased_until = leased_until\nWHERE seqno = %(seqno)s AND epoch"),
+    ),
+    Guard(
+        "a lane's chunk renews the lease",
+        f"{_LIFE}::test_leases_go_by_the_clock_of_the_database",
+        (_BATCHES, "SET leased_until = now() + make_interval(secs => %(lease_seconds)s), loaded_records", "SET loaded_records"),
+    ),
+    Guard(
+        "a reservation has a lease before anybody claims it",
+        f"{_CONTROL}::test_two_runs_at_once_are_given_different_batches_and_do_not_wait_for_each_other",
+        (_BATCHES, "SET run_id = %(run_id)s, leased_until = now() + make_interval(secs => %(lease_seconds)s)\nFROM free", "SET run_id = %(run_id)s\nFROM free"),
+    ),
+    Guard(
+        "two runs at once skip what the other takes",
+        f"{_CONTROL}::test_two_runs_at_once_are_given_different_batches_and_do_not_wait_for_each_other",
+        (_BATCHES, "FOR UPDATE SKIP LOCKED", "FOR UPDATE"),
+    ),
+    Guard(
+        "what waits its turn stays with its run",
+        f"{_CONTROL}::test_a_batch_that_waits_its_turn_stays_with_its_run_while_the_run_works",
+        (_BATCHES, "OR leased_until < now() AND (status = 'in_progress' OR NOT EXISTS (", "OR leased_until < now() AND (true OR NOT EXISTS ("),
+    ),
+    Guard(
+        "a run ends the sessions of workers that fell silent",
+        f"{_CONTROL}::test_a_worker_that_is_stopped_inside_a_chunk_keeps_its_batch_for_a_lease_and_no_longer[given-alone]",
+        ("batches.py", "        end_silent(cursor, lease_seconds)\n", ""),
+    ),
+    Guard(
+        "a try ends the session of a worker that fell silent",
+        f"{_CONTROL}::test_a_worker_that_is_stopped_inside_a_chunk_keeps_its_batch_for_a_lease_and_no_longer[claimed-lane]",
+        ("batches.py", "        end_silent(cursor, lease_seconds, seqno)\n", ""),
+    ),
+    Guard(
+        "a worker at work is never ended",
+        f"{_CONTROL}::test_a_worker_whose_statement_takes_longer_than_its_lease_is_waited_for",
+        (_BATCHES, " AND session.wait_event_type = 'Client'", ""),
+    ),
+    Guard(
+        "a worker is not ended before its lease is over",
+        f"{_CONTROL}::test_a_worker_whose_lease_is_not_over_is_waited_for",
+        (_BATCHES, "  AND session.state_change < now() - make_interval(secs => %(lease_seconds)s)\n", ""),
+    ),
+    Guard(
+        "the server notices that a worker was killed",
+        f"{_LIFE}::test_a_worker_that_is_killed_lets_go_of_what_it_holds_while_its_statement_runs",
+        ("db.py", "client_connection_check_interval=1s", "client_connection_check_interval=0"),
+    ),
+    Guard(
+        "a batch that loses every worker fails",
+        f"{_CONTROL}::test_a_batch_that_loses_every_worker_fails_and_says_so",
+        (_PIPELINE, "if lost >= worker.settings.max_attempts:", "if False:"),
+    ),
+    Guard(
+        "workers that get further are not counted",
+        f"{_CONTROL}::test_workers_that_get_further_are_not_counted",
+        (_BATCHES, "SET validated_records = %(last)s, attempts = 0,", "SET validated_records = %(last)s,"),
+    ),
+    # Marks
+    Guard(
+        "the mark of validation",
+        f"{_RERUNS}::test_a_worker_that_was_overtaken_while_validating_writes_nothing_more",
+        (_PIPELINE, "records.chunks(batch.validated_records, ", "records.chunks(0, "),
+    ),
+    Guard(
+        "the mark of a lane",
+        f"{_RERUNS}::test_a_worker_that_was_overtaken_while_loading_writes_nothing_more",
+        ("sql/lanes.sql", "SET after = %(key)s WHERE", "SET after = after WHERE"),
+    ),
+    Guard(
+        "lanes are cut",
+        f"{_RERUNS}::test_lanes_merge_at_the_same_time",
+        ("lanes.py", "    places = [batch.staged_records * share // number for share in range(1, number)]", "    places: list[int] = []"),
+    ),
+    Guard(
+        "lanes are cut once",
+        f"{_RERUNS}::test_a_worker_that_was_overtaken_while_loading_writes_nothing_more",
+        (_PIPELINE, "        if found:\n            return found\n        loading.lock", "        loading.lock"),
+    ),
+    # The ledger
+    Guard(
+        "the ledger rows of a merge of contacts",
+        f"{_LEDGER}::test_a_batch_is_never_deleted",
+        ("sql/contact.sql", "    INSERT INTO import_record (seqno, record_no, outcome, target_id, before, warnings, reasons)\n", ""),
+        ("sql/contact.sql", "    FROM decided\n    ORDER BY record_no\n    RETURNING outcome\n", "    FROM decided\n"),
+    ),
+    Guard(
+        "the ledger rows of a merge of contracts",
+        "postgres/test_contract.py::test_a_new_contract_is_created_at_the_initial_status_of_its_sign_up_date",
+        ("sql/contract.sql", "    INSERT INTO import_record (seqno, record_no, outcome, target_id, before, warnings, reasons)\n", ""),
+        ("sql/contract.sql", "    FROM explained\n    ORDER BY record_no\n    RETURNING outcome\n", "    FROM explained\n"),
+    ),
+    Guard(
+        "the ledger rows of a merge of contract statuses",
+        "postgres/test_contract_status.py::test_a_status_moves_its_contract_and_enters_the_history",
+        ("sql/contract_status.sql", "    INSERT INTO import_record (seqno, record_no, outcome, target_id, warnings, reasons)\n", ""),
+        ("sql/contract_status.sql", "    FROM explained\n    ORDER BY record_no\n    RETURNING outcome\n", "    FROM explained\n"),
+    ),
+    Guard(
+        "a parked record is kept with its ledger row",
+        f"{_PARKED}::test_a_parked_record_names_what_it_waits_for",
+        ("loading/contract_status.py", 'written = sql.SQL(",\\n").join([written, sql.SQL(_SQL["park"])])', "pass"),
+    ),
+    Guard(
+        "counts that do not add up are refused (a CHECK)",
+        f"{_LEDGER}::test_counts_that_do_not_add_up_are_refused_whatever_the_ledger_says",
+        (_TABLES, "status NOT IN ('executed', 'cancelled')\n        OR coalesce", "true\n        OR coalesce"),
+    ),
+    Guard(
+        "counts that are not those of the ledger are refused (a trigger)",
+        f"{_LEDGER}::test_the_database_refuses_to_close_a_batch_whose_ledger_does_not_balance",
+        (_TABLES, "       IS DISTINCT FROM (NEW.created, NEW.updated, NEW.unchanged, NEW.historic,\n                         NEW.ignored, NEW.parked, NEW.rejected, NEW.unprocessed)\n", "       IS NULL\n"),
+    ),
+    Guard(
+        "a ledger with a gap is refused (the trigger)",
+        f"{_LEDGER}::test_the_database_refuses_to_close_a_batch_whose_ledger_does_not_balance",
+        (_TABLES, "OR ledger.first_no <> 1 OR ledger.last_no <> ledger.records\n", "\n"),
+    ),
+    Guard(
+        "a batch that has ended stays as it ended",
+        f"{_LEDGER}::test_a_closed_batch_cannot_be_changed",
+        (_TABLES, "        RAISE EXCEPTION 'import batch % is % and cannot change', OLD.seqno, OLD.status\n            USING ERRCODE = '23514', CONSTRAINT = 'import_batch_terminal';", "        RETURN NEW;"),
+    ),
+    Guard(
+        "batches are never deleted",
+        f"{_LEDGER}::test_a_batch_is_never_deleted",
+        (_TABLES, "CREATE TRIGGER import_batch_keep BEFORE DELETE ON import_batch FOR EACH STATEMENT EXECUTE FUNCTION import_batch_keep();", ""),
+    ),
+    Guard(
+        "a refusal has reasons",
+        f"{_LEDGER}::test_a_reject_without_a_reason_is_refused",
+        ("sql/migrations/0008_reasons.sql", "    outcome NOT IN ('rejected', 'ignored', 'parked') OR coalesce(jsonb_array_length(reasons), 0) > 0) NOT VALID;", "    true);"),
+    ),
+    Guard(
+        "a batch is not closed before it is loaded",
+        f"{_LIFE}::test_a_batch_is_not_closed_before_it_is_loaded_nor_loaded_before_it_is_validated",
+        (_PIPELINE, "    if batch.loaded_records != batch.staged_records:", "    if False:"),
+    ),
+    Guard(
+        "the cells of what is refused while loading, at the close",
+        "postgres/test_hostile_files.py::test_a_refused_record_keeps_its_cells",
+        (_PIPELINE, "        if ledger.lacks_raw(worker.connection, batch):\n", "        if False:\n"),
+    ),
+    Guard(
+        "the cells of what is refused while loading, after a cancel",
+        f"{_CONTROL}::test_a_cancel_at_any_edge_keeps_what_is_written_and_balances_the_ledger[result_codes]",
+        (_PIPELINE, "        _add_raw_cells(worker, batch, chunk)\n", "        pass\n"),
+    ),
+    Guard(
+        "a batch that fails says what it did not reach",
+        "postgres/test_hostile_files.py::test_a_file_with_half_of_its_records_wrong_is_loaded_and_with_more_is_not",
+        (_PIPELINE, "unprocessed = ledger.add_unprocessed(cursor, now, now.records_in_file or 0)", "unprocessed = 0"),
+    ),
+    Guard(
+        "a batch that is cancelled says what it did not reach",
+        f"{_CONTROL}::test_a_cancel_at_any_edge_keeps_what_is_written_and_balances_the_ledger[result_codes]",
+        ("control.py", "unprocessed = ledger.add_unprocessed(cursor, batch, batch.records_in_file or 0)", "unprocessed = 0"),
+    ),
+    Guard(
+        "records are recorded when they are written",
+        f"{_LEDGER}::test_what_waited_for_its_turn_is_recorded_when_it_was_written",
+        ("sql/migrations/0009_recorded_at.sql", "ALTER TABLE import_record ALTER COLUMN recorded_at SET DEFAULT statement_timestamp();", ""),
+    ),
+    Guard(
+        "statuses are recorded when they are written",
+        f"{_LEDGER}::test_what_waited_for_its_turn_is_recorded_when_it_was_written",
+        ("sql/migrations/0009_recorded_at.sql", "ALTER TABLE status_history ALTER COLUMN recorded_at SET DEFAULT statement_timestamp();", ""),
+    ),
+    # Others at the same time
+    Guard(
+        "chunks of a kind and domain come one after the other",
+        f"{_RERUNS}::test_batches_of_one_kind_and_domain_load_chunk_by_chunk_in_turns[result_codes]",
+        ("sql/loading.sql", "SELECT pg_advisory_xact_lock(hashtextextended(%(kind)s, %(domain_id)s))", "SELECT %(kind)s, %(domain_id)s"),
+    ),
+    Guard(
+        "lanes of two batches do not wait for each other in a circle",
+        f"{_RERUNS}::test_batches_of_one_kind_and_domain_load_chunk_by_chunk_in_turns[result_codes]",
+        (_LOADING, '        cursor.execute("ROLLBACK TO SAVEPOINT turn")\n', ""),
+    ),
+    Guard(
+        "a replay waits for its turn",
+        f"{_PARKED}::test_a_replay_waits_while_another_chunk_of_its_kind_and_domain_is_loaded",
+        ("replay.py", "        loading.lock(cursor, batch)\n", ""),
+    ),
+    Guard(
+        "timers wait for their turn",
+        "postgres/test_timers.py::test_an_import_waits_for_a_run_that_gives_to_its_contracts",
+        ("timers.py", '    cursor.execute(queries("loading")["lock"], {"kind": "contract_status", "domain_id": domain["domain_id"]})\n', ""),
+    ),
+    Guard(
+        "a reference file waits for an import of contracts",
+        "postgres/test_reference.py::test_contracts_of_a_reference_load_and_of_an_import_at_the_same_moment_know_of_each_other",
+        ("reference.py", '    cursor.execute(queries("loading")["lock"], {"kind": "contract", "domain_id": domain_id})\n', ""),
+    ),
+    Guard(
+        "files go in the order of their upload",
+        f"{_CONTROL}::test_an_earlier_batch_of_the_same_kind_and_domain_goes_first",
+        (_BATCHES, "  AND (leased_until >= now()\n       OR status = 'waiting'", "  AND (false\n       OR status = 'waiting'"),
+    ),
+    Guard(
+        "two uploads of one file come one after the other",
+        f"{_LIFE}::test_of_two_uploads_of_one_file_at_once_the_second_is_told_of_the_first",
+        ("batches.py", "        if not again:  # two uploads", "        if False:  # two uploads"),
+    ),
+    # Trouble
+    Guard(
+        "a chunk that was broken off is done again",
+        f"{_LIFE}::test_a_chunk_that_the_database_broke_off_is_done_again_up_to_five_times",
+        (_PIPELINE, "CHUNK_TRIES = 5", "CHUNK_TRIES = 1"),
+    ),
+    Guard(
+        "nothing is done again without a connection",
+        f"{_LIFE}::test_what_is_lost_with_its_connection_is_not_done_again",
+        (_PIPELINE, "            if worker.connection.closed:\n                raise\n", ""),
+    ),
+    Guard(
+        "a deadlock is tried again",
+        f"{_DB}::test_what_time_mends_is_tried_again",
+        ("db.py", '("08", "40", "53",', '("08", "53",'),
+    ),
+    Guard(
+        "a full disk is tried again",
+        f"{_DB}::test_what_time_mends_is_tried_again",
+        ("db.py", '"40", "53", "57",', '"40", "57",'),
+    ),
+    Guard(
+        "a lost connection is tried again",
+        f"{_DB}::test_no_answer_from_a_server_is_tried_again",
+        ("db.py", "if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):", "if False:"),
+    ),
+    Guard(
+        "what a chunk did is undone when one of its values is refused",
+        f"{_LIFE}::test_values_that_the_database_refuses_are_rejected_alone",
+        (_LOADING, "        with savepoint(cursor):\n            return loader(batch.kind).merge", "        if True:\n            return loader(batch.kind).merge"),
+    ),
+    Guard(
+        "a refused value is narrowed down to its record",
+        f"{_LIFE}::test_values_that_the_database_refuses_are_rejected_alone",
+        (_LOADING, "        middle = _middle_key(cursor, staging.table(batch), batch, after, upto)\n", "        middle = None\n"),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a test ended: ``green``, ``red``, or ``error`` if it could not be run; what it said, and how long it took."""
+
+    colour: str
+    said: str
+    seconds: float
+
+
+@contextlib.contextmanager
+def copied() -> Iterator[Path]:
+    """A copy of the tree, without what is made of it."""
+    with tempfile.TemporaryDirectory(prefix="guards-") as folder:
+        left_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "node_modules")
+        yield shutil.copytree(ROOT, Path(folder) / "tree", ignore=left_out)
+
+
+@contextlib.contextmanager
+def removed(tree: Path, guard: Guard) -> Iterator[None]:
+    """A copy of the tree without a guard, for as long as the context lasts. Raises LookupError."""
+    before = {change.file: (tree / change.file).read_text(encoding="utf-8") for change in guard.changes}
+    try:
+        for change in guard.changes:
+            now = (tree / change.file).read_text(encoding="utf-8")
+            if now.count(change.text) != 1:
+                raise LookupError(f"{change.file} has {now.count(change.text)} times: {change.text}")
+            (tree / change.file).write_text(now.replace(change.text, change.instead), encoding="utf-8")
+        yield
+    finally:
+        for file, text in before.items():
+            (tree / file).write_text(text, encoding="utf-8")
+
+
+def run(tree: Path, *tests: str) -> Verdict:
+    """Run tests of a copy of the tree, up to the first that fails."""
+    began = time.monotonic()
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--basetemp"]
+    environment = os.environ | {"PYTHONPATH": str(tree / "plugins"), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run([*command, str(tree.parent / "temporary"), *tests], cwd=tree, env=environment,
+                              capture_output=True, text=True, timeout=SECONDS * len(tests))  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Verdict("error", f"it did not end within {SECONDS} seconds", time.monotonic() - began)
+    said, summary = done.stdout, done.stdout.strip().rpartition("\n")[2]
+    colour = "error"
+    if done.returncode == 0:
+        colour = "green"
+    elif done.returncode == 1 and " failed" in summary and " error" not in summary:
+        colour = "red"
+    noticed = re.search(r"^E +(\S.*)", said, re.MULTILINE)
+    told = said[-3000:] + done.stderr[-1000:] if colour == "error" else noticed[1] if noticed else ""
+    return Verdict(colour, told, time.monotonic() - began)
+
+
+def without(tree: Path, guard: Guard) -> Verdict:
+    """How the test of a guard ends without the guard."""
+    try:
+        with removed(tree, guard):
+            return run(tree, guard.test)
+    except LookupError as error:
+        return Verdict("error", str(error), 0)
+
+
+def main() -> int:
+    asked = _arguments()
+    chosen = [guard for guard in GUARDS if asked.only in guard.name]
+    with contextlib.ExitStack() as stack:
+        trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for _ in range(asked.jobs):
+            trees.put(stack.enter_context(copied()))
+        pool = stack.enter_context(ThreadPoolExecutor(asked.jobs))
+
+        def check(guard: Guard | None, tests: list[str]) -> Verdict:
+            tree = trees.get()
+            try:
+                verdict = without(tree, guard) if guard else run(tree, *tests)
+            finally:
+                trees.put(tree)
+            if guard:
+                print(f"{verdict.colour:<6} {verdict.seconds:5.1f} s  {guard.name}", flush=True)
+            return verdict
+
+        tests = sorted({guard.test for guard in chosen})
+        shares = [tests[first :: asked.jobs] for first in range(min(asked.jobs, len(tests)))]
+        for verdict in pool.map(check, [None] * len(shares), shares):
+            if verdict.colour != "green":
+                print(f"With nothing removed the tests are not green:\n{verdict.said}")
+                return 2
+        print(f"with nothing removed {len(tests)} tests are green", flush=True)
+        verdicts = list(pool.map(check, chosen, [[]] * len(chosen)))
+    return _tell(chosen, verdicts)
+
+
+def _tell(guards: list[Guard], verdicts: list[Verdict]) -> int:
+    """Print the table; 1 if any guard can be removed without a test that goes red."""
+    print("\n| guard | test | without it | seconds | what it says |\n|---|---|---|---:|---|")
+    for guard, verdict in zip(guards, verdicts, strict=True):
+        colour = verdict.colour if verdict.colour == "red" else verdict.colour.upper()
+        said = verdict.said.partition("\n")[0][:100].replace("|", "\\|") if colour == "red" else ""
+        print(f"| {guard.name} | {guard.test} | {colour} | {verdict.seconds:.0f} | {said} |")
+    for guard, verdict in zip(guards, verdicts, strict=True):
+        if verdict.colour == "error":
+            print(f"\n{guard.name}: {verdict.said}")
+    missed = sum(verdict.colour != "red" for verdict in verdicts)
+    print(f"\n{len(guards)} guards, {missed} that can be removed unnoticed")
+    return 1 if missed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make guards", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="how many are removed at a time, each in its own copy"
+    )
+    parser.add_argument("--only", default="", help="guards with this in their name")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""The life of a batch at the database: one upload, one worker, one clock."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from rowledger import batches, db, loading, pipeline, suites, templates, uploads
+from rowledger.db import Connection
+from rowledger.errors import DuplicateUpload, Fenced, SetupError, TryAgain
+from rowledger.model import Batch
+from rowledger.settings import Settings
+
+Submit = Callable[..., int]
+CONTACTS = "External ID,Email,Last name\nC1,c1@example.org,Name\nC2,no address,Name\n"
+
+
+@pytest.fixture
+def other(database_url: str) -> Iterator[Connection]:
+    with contextlib.closing(db.connect(database_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def worker(connection: Connection, settings: Settings) -> pipeline.Worker:
+    return pipeline.Worker(connection, settings, "tester")
+
+
+# Upload ----------------------------------------------------------------------------------------------------------
+
+
+def test_of_two_uploads_of_one_file_at_once_the_second_is_told_of_the_first(
+    connection: Connection,
+    other: Connection,
+    settings: Settings,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "file.csv").write_text(CONTACTS)
+    upload = uploads.keep_file(tmp_path / "file.csv", settings.uploads)
+    template = templates.find_template(settings.templates, "contacts", loading.kinds())
+    add_codes, both = batches._add_codes, threading.Barrier(2)
+
+    def together(*arguments: Any) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(1)  # both are here at once, unless one waits for the other before it looks
+        add_codes(*arguments)
+
+    monkeypatch.setattr(batches, "_add_codes", together)
+
+    def register(one: Connection) -> int | DuplicateUpload:
+        try:
+            return batches.register(
+                one, upload, template, suites.suite_hash(template), "DEMO", by="x", through="api"
+            )
+        except DuplicateUpload as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        came = list(pool.map(register, (connection, other)))
+    (refused,) = [one for one in came if isinstance(one, DuplicateUpload)]
+    assert [refused.seqno] == [one for one in came if isinstance(one, int)]
+
+
+# Clock -----------------------------------------------------------------------------------------------------------
+
+
+def test_leases_go_by_the_clock_of_the_database(submit: Submit, connection: Connection) -> None:
+    """Its clock is a day ahead of that of this process; another process may be wrong by as much."""
+    seqno = submit(CONTACTS)
+
+    def ahead_by(interval: str) -> None:
+        with db.transaction(connection) as cursor:  # found before pg_catalog's
+            cursor.execute(
+                "CREATE OR REPLACE FUNCTION rowledger.now() RETURNS timestamptz LANGUAGE sql STABLE "
+                "RETURN pg_catalog.now() + %s::text::interval",
+                (interval,),
+            )
+
+    def lease() -> int:
+        with db.transaction(connection) as cursor:
+            found = db.row(
+                cursor, "SELECT extract(epoch FROM leased_until - now()) AS seconds FROM import_batch"
+            )
+        assert found
+        return round(found["seconds"] / 60)
+
+    ahead_by("1 day")
+    assert batches.reserve(connection, "contact", "one", 10, 600) == [seqno]
+    leases = [lease()]
+    batch = batches.claim(connection, seqno, "tester", 1200)
+    leases.append(lease())
+    with db.transaction(connection) as cursor:
+        batches.hold(cursor, batch, 1800)
+    leases.append(lease())
+    with db.transaction(connection) as cursor:
+        batches.count_loaded(cursor, batch, loading.Counter(), 2400)
+    leases.append(lease())
+    batches.ahead(connection, batches.get(connection, seqno), 3000)
+    assert [*leases, lease()] == [10, 20, 30, 40, 50]
+    assert batches.reserve(connection, "contact", "two", 10, 60) == []
+    ahead_by("1 day 49 minutes")
+    assert batches.reserve(connection, "contact", "two", 10, 60) == []
+    ahead_by("1 day 51 minutes")
+    assert batches.reserve(connection, "contact", "two", 10, 60) == [seqno]
+
+
+# Trouble ---------------------------------------------------------------------------------------------------------
+
+
+def broken_off(connection: Connection, sqlstate: str) -> None:
+    with db.transaction(connection) as cursor:
+        cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION 'busy' USING ERRCODE = '{sqlstate}'; END $$")
+
+
+@pytest.mark.parametrize("sqlstate", ["40P01", "40001", "55P03", "57014", "53100"])
+def test_a_chunk_that_the_database_broke_off_is_done_again_up_to_five_times(
+    sqlstate: str, worker: pipeline.Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(pipeline.time, "sleep", waits.append)
+    tries = 0
+
+    def busy(until: int) -> int:
+        nonlocal tries
+        tries += 1
+        if tries < until:
+            broken_off(worker.connection, sqlstate)
+        return tries
+
+    assert pipeline.again(worker, lambda: busy(until=5)) == 5
+    tries = 0
+    with pytest.raises(TryAgain, match=sqlstate):
+        pipeline.again(worker, lambda: busy(until=99))
+    assert tries == 5
+    assert sum(waits[:4]) < 10
+    assert waits[3] > waits[0]
+
+
+def test_what_is_lost_with_its_connection_is_not_done_again(worker: pipeline.Worker) -> None:
+    tries = []
+
+    def lost() -> None:
+        tries.append(1)
+        with db.transaction(worker.connection) as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(TryAgain):
+        pipeline.again(worker, lost)
+    assert tries == [1]
+
+
+def test_a_worker_that_meets_trouble_after_a_take_over_leaves_the_batch_alone(
+    submit: Submit, worker: pipeline.Worker, other: Connection
+) -> None:
+    seqno = submit(CONTACTS)
+    stale = worker.claim(seqno, "validate")
+    batches.claim(other, seqno, "another", 60)
+    with pytest.raises(Fenced, match="was taken over by another worker"), pipeline._ending(worker, stale):
+        raise TryAgain
+    batch = batches.get(other, seqno)
+    assert (batch.status, batch.waits_because) == ("in_progress", None)
+
+
+def test_a_worker_that_is_killed_lets_go_of_what_it_holds_while_its_statement_runs(
+    database_url: str, connection: Connection
+) -> None:
+    script = """if True:
+        import sys
+        from rowledger import db
+        with db.transaction(db.connect(sys.argv[1])) as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(7)")
+            print("has it", flush=True)
+            cursor.execute("SELECT pg_sleep(25)")
+    """
+    process = subprocess.Popen([sys.executable, "-c", script, database_url], stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"has it\n"
+    time.sleep(0.2)  # until the statement runs
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    began = time.monotonic()
+    with db.transaction(connection) as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(7)")
+    assert time.monotonic() - began < 10
+
+
+def test_values_that_the_database_refuses_are_rejected_alone(
+    submit: Submit, work: Callable[[int], Batch], connection: Connection, became: Callable[[int], list[Any]]
+) -> None:
+    with db.transaction(connection) as cursor:
+        cursor.execute("ALTER TABLE contact ADD CONSTRAINT house_rule CHECK (last_name <> 'Bad')")
+    names = ["Good", "Bad", "Good", "Good", "Good", "Bad", "Good"]
+    lines = [f"K{place},k{place}@example.org,{name}" for place, name in enumerate(names)]
+    batch = work(submit("\n".join(["External ID,Email,Last name", *lines])))
+    assert batch.succeeded, batch.error_message
+    assert became(batch.seqno) == [
+        (place, "rejected", "refused_by_database") if name == "Bad" else (place, "created")
+        for place, name in enumerate(names, 1)
+    ]
+
+
+# Steps -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_not_closed_before_it_is_loaded_nor_loaded_before_it_is_validated(
+    submit: Submit, worker: pipeline.Worker
+) -> None:
+    seqno = submit(CONTACTS)
+    with pytest.raises(SetupError, match="is not validated yet"):
+        pipeline.load(worker, seqno)
+    pipeline.validate(worker, seqno)
+    with pytest.raises(SetupError, match="is not loaded yet"):
+        pipeline.close(worker, seqno)
+    pipeline.load(worker, seqno)
+    assert pipeline.close(worker, seqno).succeeded
+
+
+def test_whoever_comes_to_a_batch_that_is_done_changes_nothing(
+    submit: Submit, work: Callable[[int], Batch], connection: Connection
+) -> None:
+    done = work(submit(CONTACTS))
+    for step in ("validate", "load", "close"):
+        assert batches.claim(connection, done.seqno, "late", 60, step=step) == done
