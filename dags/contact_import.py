@@ -47,8 +47,8 @@ LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
     catchup=False,
     max_active_runs=2,  # while one run is at a big file, the next one takes what other domains have
     default_args={
-        "retries": 3,
-        "retry_delay": timedelta(seconds=10),
+        "retries": 4,
+        "retry_delay": timedelta(seconds=5),
         "retry_exponential_backoff": 3,
         "max_retry_delay": timedelta(minutes=5),
         "weight_rule": "upstream",  # what is begun is brought to its end first

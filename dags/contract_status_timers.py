@@ -37,8 +37,8 @@ from rowledger.airflow import tasks
     catchup=False,
     max_active_runs=1,
     default_args={
-        "retries": 3,
-        "retry_delay": timedelta(seconds=10),
+        "retries": 4,
+        "retry_delay": timedelta(seconds=5),
         "retry_exponential_backoff": 3,
         "max_retry_delay": timedelta(minutes=5),
     },

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -183,7 +181,7 @@ def test_tasks_killed_midway_are_retried_and_the_batch_ends_as_if_nothing_had_be
     run = engine.take_on(seqno)
     for mark in ("validated_records", "loaded_records"):
         engine.until(lambda mark=mark: getattr(engine.batch(seqno), mark) > 0)
-        os.kill(_worker_of(engine), signal.SIGKILL)
+        engine.task_process().kill()
         assert getattr(engine.batch(seqno), mark) < LARGE * 0.9, "the task was too fast to be killed midway"
     assert run.wait() == "success"
     assert [run.task(step)["try_number"] for step in ("validate", "load", "close")] == [2, 2, 1]
@@ -210,18 +208,6 @@ def _cpu_of_tasks(workers: list[psutil.Process]) -> float:
     """Seconds of CPU that the finished tasks of these workers have taken."""
     times = [worker.cpu_times() for worker in workers]
     return sum(t.children_user + t.children_system for t in times)
-
-
-def _worker_of(engine: Any) -> int:
-    """The process id of the task at work: every connection of Rowledger says its own in its name."""
-    with transaction(engine.connection) as cursor:
-        names = rows(
-            cursor,
-            "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
-            " AND application_name LIKE 'rowledger %%' AND application_name <> %(own)s",
-            {"own": f"rowledger {os.getpid()}"},
-        )
-    return int(names[0]["application_name"].split()[1])
 
 
 def _undisturbed(settings: Settings, url: str, content: str, folder: Path) -> list[dict[str, Any]]:

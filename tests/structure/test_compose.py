@@ -21,6 +21,16 @@ def test_every_component_of_the_local_airflow_is_a_service_that_runs_the_same_co
         assert COMPOSE["services"][component]["command"] == ["airflow", component]
 
 
+def test_what_lets_the_local_airflow_recover_is_set_for_every_container_too() -> None:
+    from rowledger.airflow.local import COMPONENTS, RECOVERY
+
+    for component in COMPONENTS:
+        service = COMPOSE["services"][component]
+        assert {name: service["environment"].get(f"AIRFLOW__{name}") for name in RECOVERY} == RECOVERY
+        assert service["restart"] == "unless-stopped"
+    assert COMPOSE["services"]["postgres"]["restart"] == "unless-stopped"
+
+
 def test_services_depend_only_on_services_that_exist() -> None:
     for service in COMPOSE["services"].values():
         assert set(service.get("depends_on", {})) <= set(COMPOSE["services"])

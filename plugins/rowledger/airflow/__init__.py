@@ -1,5 +1,6 @@
 """Rowledger on Airflow: the only part that imports Airflow.
 
-``tasks``  the bodies of the DAGs' tasks
-``local``  a whole Airflow on this machine, for the demo and the tests
+``tasks``     the bodies of the DAGs' tasks
+``executor``  Airflow's LocalExecutor, with workers that may be killed
+``local``     a whole Airflow on this machine, for the demo and the tests
 """

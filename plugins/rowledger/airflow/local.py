@@ -1,6 +1,6 @@
 """A whole Airflow on this machine, for the demo and the tests: its environment, its processes, its REST API.
 
-Every process is marked in its environment, so that all of them can be found and ended, whatever has become of their
+A component that ends is started again, as a container engine would. Every process is marked in its environment, so that all of them can be found and ended, whatever has become of their
 parents. Their output goes to files; nothing outside ``home`` and ``logs`` is touched.
 """
 
@@ -9,16 +9,19 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import logging
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -33,7 +36,30 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 MARK = "ROWLEDGER_LOCAL_AIRFLOW"
 USER = "admin"
 START_SECONDS = 120
+LOOK_SECONDS = 0.5  # how often it is looked after the components
+BREATH_SECONDS = 5  # what ends at once is not started again at once
 STOP_SECONDS = 8  # a task that needs longer is killed; the next start goes on where it was
+# What makes Airflow notice within seconds that a part of it is lost, and outlast the restart of another part.
+# docker-compose.yml has the same.
+RECOVERY = {
+    # A scheduler without a heartbeat for so long is lost; another one starts its tasks anew. It beats every 5 s.
+    "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+    "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    # A task without a heartbeat for so long is lost. Longer than the API server needs to start again.
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    # A minute for each question to the API server, asked every few seconds, instead of ever more rarely.
+    "WORKERS__EXECUTION_API_RETRIES": "20",
+    "WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
+    # What a supervisor sleeps when it overlooks the end of its task.
+    "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    # As many as run at once. The LocalExecutor counts no running tasks; without this it queues up all that could run
+    # some day, first in, first out, whatever their priority, and with tokens that expire meanwhile.
+    "CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "4",
+    "CORE__PARALLELISM": "4",
+    "CORE__EXECUTOR": "rowledger.airflow.executor.LocalExecutor",
+}
+log = logging.getLogger("rowledger.airflow")
 
 
 class ApiError(SetupError):
@@ -135,12 +161,10 @@ def environment(place: Place, rowledger: Mapping[str, str]) -> dict[str, str]:
 
 
 def _configuration(place: Place) -> dict[str, str]:
-    return {
+    return RECOVERY | {
         "CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
-        "CORE__EXECUTOR": "LocalExecutor",
-        "CORE__PARALLELISM": "4",
         "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{place.port}/execution/",
         "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
@@ -157,7 +181,6 @@ def _configuration(place: Place) -> dict[str, str]:
         "LOGGING__NAMESPACE_LEVELS": "airflow.task.operators=WARNING",  # else "Returned value was: None" comes last
         "LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
-        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # what a supervisor sleeps when it overlooks the end of its task
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
 
@@ -178,7 +201,7 @@ def _for_sqlalchemy(url: str) -> str:
 
 @contextmanager
 def running(place: Place, rowledger: Mapping[str, str]) -> Iterator[Api]:
-    """Start every component, wait until all are well, and end them all at the end. Raises SetupError.
+    """Start every component, wait until all are well, keep them running, and end them all at the end. Raises SetupError.
 
     ``rowledger`` are the settings of the tasks as environment variables; above all AIRFLOW_CONN_ROWLEDGER.
     """
@@ -187,19 +210,64 @@ def running(place: Place, rowledger: Mapping[str, str]) -> Iterator[Api]:
     end(place.home)  # what a killed predecessor may have left
     _keep_password(place)
     variables = environment(place, rowledger)
-    processes: dict[str, subprocess.Popen[bytes]] = {}
+    components = [_Component(name, partial(_start, place, variables, name)) for name in COMPONENTS]
+    leaving = threading.Event()
+    keeper = threading.Thread(target=_keep_running, args=(components, leaving), name="keeper of Airflow")
     try:
         _migrate(place, variables)
-        for component in COMPONENTS:
-            processes[component] = _start(place, variables, component)
+        for component in components:
+            component.start()
         api = Api(place)
-        _wait_until_well(place, api, processes)
+        _wait_until_well(place, api, components)
+        keeper.start()
         yield api
     finally:
-        _stop(list(processes.values()))
+        leaving.set()
+        if keeper.is_alive():
+            keeper.join()
+        processes = [component.process for component in components if component.process]
+        _stop(processes)
         end(place.home)
-        for process in processes.values():
+        for process in processes:
             process.wait()
+
+
+@dataclass
+class _Component:
+    """A process of Airflow that is to run, whatever happens to it."""
+
+    name: str
+    launch: Callable[[], subprocess.Popen[bytes]]
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0
+
+    def start(self) -> None:
+        self.process, self.started = self.launch(), time.monotonic()
+
+    @property
+    def ended(self) -> int | None:
+        """The exit code, once it has one."""
+        return self.process.poll() if self.process else None
+
+
+def _keep_running(components: list[_Component], leaving: threading.Event) -> None:
+    """Start again what ends by itself, without what it left behind, as a container would."""
+    while not leaving.wait(LOOK_SECONDS):
+        for component in components:
+            if component.ended is None or time.monotonic() - component.started < BREATH_SECONDS:
+                continue
+            assert component.process
+            log.warning("Airflow's %s ended (%s) and is started again.", component.name, component.ended)
+            _end_session(component.process.pid)
+            component.start()
+
+
+def _end_session(leader: int) -> None:
+    """Kill what a component has started: tasks have process groups, but no sessions of their own."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == leader:
+                process.kill()
 
 
 def _keep_password(place: Place) -> None:
@@ -233,13 +301,13 @@ def _start(place: Place, variables: dict[str, str], *command: str) -> subprocess
         )
 
 
-def _wait_until_well(place: Place, api: Api, processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
+def _wait_until_well(place: Place, api: Api, components: list[_Component]) -> None:
     deadline = time.monotonic() + START_SECONDS
     health: dict[str, Any] = {}
     while time.monotonic() < deadline:
-        for component, process in processes.items():
-            if process.poll() is not None:
-                raise SetupError(f"Airflow's {component} ended; see {place.logs / component}.log.")
+        for component in components:
+            if component.ended is not None:
+                raise SetupError(f"Airflow's {component.name} ended; see {place.logs / component.name}.log.")
         with suppress(TryAgain):
             health = api.call("GET", "/monitor/health")
             if all(part["status"] == "healthy" for part in health.values()):
