@@ -49,6 +49,9 @@ SESSION = (
 # Transactions that pass what they read to a person or a network have time.
 _PATIENCE = "SET LOCAL idle_in_transaction_session_timeout = '600s'"
 
+# Without a SQLSTATE, these are the driver's opinion of a call.
+_OF_CALLS = (psycopg2.ProgrammingError, psycopg2.NotSupportedError, psycopg2.DataError, psycopg2.IntegrityError,
+             psycopg2.InternalError)  # fmt: skip
 # Classes and codes of SQLSTATE that time mends: connection, transaction rollback, resources, intervention, lock.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 _TRANSIENT_CODES = ("55P03", "25006", "25P03")
@@ -216,10 +219,11 @@ def _translate(error: psycopg2.Error) -> Exception:
     """Tell transient, record-caused and lasting errors apart, by class and name, never by text."""
     state = error.pgcode
     if state is None:
-        # No answer from a server: connection refused, lost or closed. Everything else without a state is ours.
-        if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
-            return TryAgain("The database cannot be reached or closed the connection.")
-        return SetupError(f"The database driver refused the call ({type(error).__name__}).")
+        # No answer from a server: connection refused, lost or closed; in the middle of an answer that is a DatabaseError
+        # and none of its subclasses.
+        if isinstance(error, _OF_CALLS):
+            return SetupError(f"The database driver refused the call ({type(error).__name__}).")
+        return TryAgain("The database cannot be reached or closed the connection.")
     if state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_CODES:
         return TryAgain(f"{_TROUBLE.get(state, 'The database is busy or not available')} (SQLSTATE {state}).")
     if state[:2] in ("22", "23"):

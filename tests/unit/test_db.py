@@ -76,7 +76,14 @@ def test_missing_tables_are_answered_with_the_command_that_makes_them() -> None:
     assert "rowledger migrate" in str(translated(refused("42P01")))
 
 
-@pytest.mark.parametrize("kind", [psycopg2.OperationalError, psycopg2.InterfaceError])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        psycopg2.OperationalError,
+        psycopg2.InterfaceError,
+        psycopg2.DatabaseError,
+    ],  # the last in the middle of an answer
+)
 def test_no_answer_from_a_server_is_tried_again(kind: type[psycopg2.Error]) -> None:
     assert isinstance(translated(refused(None, kind)), TryAgain)
 

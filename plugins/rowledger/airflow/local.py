@@ -161,28 +161,31 @@ def environment(place: Place, rowledger: Mapping[str, str]) -> dict[str, str]:
 
 
 def _configuration(place: Place) -> dict[str, str]:
-    return RECOVERY | {
-        "CORE__DAGS_FOLDER": str(ROOT / "dags"),
-        "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-        "CORE__LOAD_EXAMPLES": "False",
-        "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-        "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{place.port}/execution/",
-        "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
-        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(place.passwords),
-        "API__HOST": "127.0.0.1",
-        "API__PORT": str(place.port),
-        "API__BASE_URL": place.url,
-        "API__SECRET_KEY": secrets.token_urlsafe(32),
-        "API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
-        "DATABASE__SQL_ALCHEMY_CONN": _for_sqlalchemy(place.metadata_url),
-        "DATABASE__SQL_ALCHEMY_CONN_ASYNC": "",  # needs a second driver and serves nothing that is used here
-        "LOGGING__BASE_LOG_FOLDER": str(place.logs / "tasks"),
-        "LOGGING__NAMESPACE_LEVELS": "airflow.task.operators=WARNING",  # else "Returned value was: None" comes last
-        "LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
-        "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
-        "USAGE_DATA_COLLECTION__ENABLED": "False",
-    }
+    return (
+        RECOVERY
+        | {
+            "CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{place.port}/execution/",
+            "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(place.passwords),
+            "API__HOST": "127.0.0.1",
+            "API__PORT": str(place.port),
+            "API__BASE_URL": place.url,
+            "API__SECRET_KEY": secrets.token_urlsafe(32),
+            "API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+            "DATABASE__SQL_ALCHEMY_CONN": _for_sqlalchemy(place.metadata_url),
+            "DATABASE__SQL_ALCHEMY_CONN_ASYNC": "",  # needs a second driver and serves nothing that is used here
+            "LOGGING__BASE_LOG_FOLDER": str(place.logs / "tasks"),
+            "LOGGING__NAMESPACE_LEVELS": "airflow.task.operators=WARNING",  # else "Returned value was: None" comes last
+            "LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+            "USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+    )
 
 
 def airflow_connection(url: str) -> str:
