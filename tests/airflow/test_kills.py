@@ -35,6 +35,6 @@ def test_a_batch_outlives_the_kill_of_a_part_of_airflow_without_a_click(
     kind: str, engine: Engine, expected: list[Any]
 ) -> None:
     mark, share = MOMENTS[kind]
-    kill = airflow_kills.kill(engine, kind, f"{kind}-", mark, share, expected)
+    kill = airflow_kills.kill(engine, kind, f"{kind.replace(' ', '')}-", mark, share, expected)
     assert kill.violations == []
     assert kill.recovery < 60
