@@ -58,7 +58,6 @@ _TRANSIENT_CODES = ("55P03", "25006", "25P03")
 _TROUBLE = {
     "53100": "The disk of the database server is full",
     "53200": "The database server is out of memory",
-    "53300": "The database server takes no more connections",
     "25006": "The database takes no changes at the moment, it is read-only",
     "55P03": "Somebody else holds a lock in the database for too long",
     "40P01": "The database broke off a deadlock",
@@ -223,7 +222,7 @@ def _translate(error: psycopg2.Error) -> Exception:
         # and none of its subclasses.
         if isinstance(error, _OF_CALLS):
             return SetupError(f"The database driver refused the call ({type(error).__name__}).")
-        return TryAgain("The database cannot be reached or closed the connection.")
+        return TryAgain("The database cannot be reached, takes no more connections, or closed this one.")
     if state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_CODES:
         return TryAgain(f"{_TROUBLE.get(state, 'The database is busy or not available')} (SQLSTATE {state}).")
     if state[:2] in ("22", "23"):

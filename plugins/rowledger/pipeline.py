@@ -86,12 +86,19 @@ def validate(worker: Worker, seqno: int) -> Batch:
 @contextmanager
 def _on_disk() -> Iterator[None]:
     """A full disk, a file that may not be read: time or an administrator mends it, not the sender of the file."""
+    import duckdb
+
     try:
         yield
     except OSError as error:
-        raise TryAgain(
-            f"The worker cannot use its disk: {error.strerror or type(error).__name__}."
-        ) from error
+        place = f" ({error.filename})" if error.filename else ""
+        why = f"{error.strerror or type(error).__name__}{place}"
+        raise TryAgain(f"The worker cannot use its disk: {why}.") from error
+    except (
+        duckdb.IOException,
+        duckdb.TransactionException,
+    ) as error:  # its words end with those of the system
+        raise TryAgain(f"The worker cannot use its disk: {str(error).rpartition(': ')[2]}.") from error
 
 
 @_on_disk()
@@ -317,11 +324,19 @@ def _refuse_lost_workers(worker: Worker, batch: Batch) -> None:
 
 def _wait(worker: Worker, batch: Batch, trouble: TryAgain) -> None:
     """Say why the batch waits, if the database can be told. Raises Fenced: the trouble was that it was taken over."""
+
+    def tell(teller: Worker) -> None:
+        with transaction(teller.connection) as cursor:
+            batches.wait(cursor, batch, str(trouble))
+
     if worker.connection.trial:
         return
     try:
-        with worker.another() as other, transaction(other.connection) as cursor:
-            batches.wait(cursor, batch, str(trouble))
+        try:
+            tell(worker)
+        except TryAgain:  # the connection may be what was lost
+            with worker.another() as other:
+                tell(other)
     except Fenced:
         raise
     except RowledgerError as error:

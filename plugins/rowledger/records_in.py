@@ -135,6 +135,8 @@ class Records:
             )
         except duckdb.OutOfMemoryException:
             raise _too_long(text, self._template) from None
+        except (duckdb.IOException, duckdb.TransactionException):  # the disk, not the file
+            raise
         except duckdb.Error as error:
             raise SetupError(f"The file could not be cut into records ({type(error).__name__}).") from error
 

@@ -52,6 +52,8 @@ def prepare(path: Path, text_path: Path, template: ImportTemplate) -> TextFacts:
     try:
         source = path.open("rb")
     except FileNotFoundError:
+        if not path.parent.parent.exists():  # not the file is gone, but the disk that all of them are on
+            raise
         raise FileError("file_missing", "The uploaded file is not there any more; upload it again.") from None
     with source, text_path.open("wb") as target:
         offset = _skip_bom(source, template)

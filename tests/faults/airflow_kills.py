@@ -255,20 +255,23 @@ def run(kills: int, seed: int) -> list[Result]:
     """Kill every kind in turn at moments drawn from the seed, on an Airflow and a server of their own."""
     draw = random.Random(seed)
     results = {kind: Result(kind) for kind in KINDS}
-    with tempfile.TemporaryDirectory(prefix="kills-") as folder, _server(Path(folder)) as server:
-        with started(server, Path(folder) / "all") as engine:
-            expected = undisturbed(engine)
-            for number in range(kills):
-                kind = list(KINDS)[number % len(KINDS)]
-                mark, share = draw.choice(["validated_records", "loaded_records"]), draw.uniform(0, 0.8)
-                one = kill(engine, kind, f"K{number}-", mark, share, expected)
-                print(f"{number + 1:>3} {kind:<14} {mark} {share:.2f}: still for {one.recovery:.1f} s,"
-                      f" done after {one.done:.1f} s {one.violations or ''}", flush=True)  # fmt: skip
-                results[kind].kills += 1
-                results[kind].violations += [f"kill {number + 1}: {what}" for what in one.violations]
-                results[kind].recovery.append(one.recovery)
-                results[kind].done.append(one.done)
-                settle(engine)
+    with (
+        tempfile.TemporaryDirectory(prefix="kills-") as folder,
+        _server(Path(folder)) as server,
+        started(server, Path(folder) / "all") as engine,
+    ):
+        expected = undisturbed(engine)
+        for number in range(kills):
+            kind = list(KINDS)[number % len(KINDS)]
+            mark, share = draw.choice(["validated_records", "loaded_records"]), draw.uniform(0, 0.8)
+            one = kill(engine, kind, f"K{number}-", mark, share, expected)
+            print(f"{number + 1:>3} {kind:<14} {mark} {share:.2f}: still for {one.recovery:.1f} s,"
+                  f" done after {one.done:.1f} s {one.violations or ''}", flush=True)  # fmt: skip
+            results[kind].kills += 1
+            results[kind].violations += [f"kill {number + 1}: {what}" for what in one.violations]
+            results[kind].recovery.append(one.recovery)
+            results[kind].done.append(one.done)
+            settle(engine)
     return list(results.values())
 
 

@@ -110,6 +110,19 @@ def worked(call: Call, write: Write) -> Call:
     return call
 
 
+def test_a_batch_that_waits_for_something_says_what_for(call: Call, write: Write, tmp_path: Path) -> None:
+    call("submit", write(), *CONTACTS)
+    (tmp_path / "home" / "scratch").write_text("a file where the folder should be")
+    assert call("work", "1").code == 75
+    reason = "The worker cannot use its disk: File exists"
+    assert f"Waits: {reason}" in " ".join(call("show", "1").out.split())
+    assert f"Waits: {reason[:20]}" in " ".join(call("list").out.split())
+    assert reason in call("list", "--json").json[0]["waits_because"]
+    (tmp_path / "home" / "scratch").unlink()
+    assert call("work", "1").code == 0
+    assert "Waits" not in call("show", "1").out
+
+
 # Parked records -----------------------------------------------------------------------------------------------
 
 
@@ -550,7 +563,7 @@ def test_a_database_that_cannot_be_reached_says_so(call: Call, monkeypatch: pyte
     monkeypatch.setenv("ROWLEDGER_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     told = call("list")
     assert (told.code, told.out) == (75, "")
-    assert told.err == "The database cannot be reached or closed the connection.\n"
+    assert told.err == "The database cannot be reached, takes no more connections, or closed this one.\n"
 
 
 def test_a_database_without_tables_says_what_to_run(

@@ -350,6 +350,8 @@ def batch_table(found: Iterable[Batch]) -> Table:
         # The first sentence tells what was wrong; show has the rest.
         fault = (b.error_message or "").split(". ")[0].removesuffix(".")
         became = f"[red]{plain(fault)}[/red]" if b.failed else outcomes_in_words(b)
+        if b.waits_because:
+            became = f"[yellow]Waits: {plain(b.waits_because.removesuffix('.'))}[/yellow]"
         table.add_row(str(b.seqno), plain(b.file_name), status, completed, processed, count, became)
     return table
 
