@@ -49,13 +49,7 @@ def prepare(path: Path, text_path: Path, template: ImportTemplate) -> TextFacts:
     lines = blank_lines = offset = 0
     controls = mojibake = held_cr = False
     before = "\n"  # the character before the block: a line break at the very start opens with a blank line
-    try:
-        source = path.open("rb")
-    except FileNotFoundError:
-        if not path.parent.parent.exists():  # not the file is gone, but the disk that all of them are on
-            raise
-        raise FileError("file_missing", "The uploaded file is not there any more; upload it again.") from None
-    with source, text_path.open("wb") as target:
+    with _opened(path) as source, text_path.open("wb") as target:
         offset = _skip_bom(source, template)
         first = True
         while True:
@@ -95,6 +89,15 @@ def prepare(path: Path, text_path: Path, template: ImportTemplate) -> TextFacts:
         target.write(f"{'' if before == chr(10) else chr(10)}{END_MARK}\n".encode())
     warnings = (_MOJIBAKE_WARNING,) if mojibake else ()
     return TextFacts(lines + (2 if before != "\n" else 1), blank_lines, controls, warnings)
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        if not path.parent.parent.exists():  # not the file is gone, but the disk that all of them are on
+            raise
+        raise FileError("file_missing", "The uploaded file is not there any more; upload it again.") from None
 
 
 _MOJIBAKE = re.compile("Ã[\u0080-\u00bf]|â(?:€|\u0080)|Ã(?:Ÿ|œ|„|–)")
