@@ -21,10 +21,21 @@ from rowledger.model import Batch
 from rowledger.settings import Settings
 from rowledger.suites import suite_hash
 
+HEADER = "Customer number,Email,Last name,Country\n"
+LARGE = 24_000
 CHUNK = 2_000  # small, so that a task of a few seconds has many chunks to be killed between
 FINAL = ("success", "failed")
 WAIT_SECONDS = 120
 _numbers = itertools.count(1)
+
+
+def contacts(prefix: str, count: int = LARGE) -> str:
+    """Contacts of which every hundredth is wrong and every thousandth comes twice."""
+    lines = [
+        f"{prefix}{n - n % 1000 if n % 1000 == 1 else n},{prefix}{n}@example.com,Name {n},{'XX' if n % 100 == 0 else 'DE'}"
+        for n in range(count)
+    ]
+    return HEADER + "\n".join(lines) + "\n"
 
 
 @dataclass
@@ -68,9 +79,10 @@ class Engine:
 
     def take_on(self, seqno: int) -> Run:
         """Trigger the DAG of a batch; whichever run takes it (the scheduled one may be faster) is the one."""
-        dag = f"{self.batch(seqno).kind}_import"
+        before = self.batch(seqno)
+        dag = f"{before.kind}_import"
         self.trigger(dag)
-        self.until(lambda: self.batch(seqno).run_id is not None)
+        self.until(lambda: self.batch(seqno).run_id != before.run_id)
         return Run(self, dag, str(self.batch(seqno).run_id), seqno)
 
     def work_off(self, seqno: int) -> Run:
@@ -132,12 +144,19 @@ class Run:
         index = _as_list(seqnos["value"]).index(self.seqno)
         return dict(self.engine.api.call("GET", f"{self._path}/taskInstances/import_batch.{step}/{index}"))
 
-    def log(self, step: str) -> list[str]:
-        """What a task itself logged, without Airflow's groups before and after."""
+    def whole_log(self, step: str) -> str:
+        """All that the last try of a task logged, as text."""
+        return "\n".join(str(line) for line in self._lines(step))
+
+    def _lines(self, step: str) -> list[dict[str, Any]]:
         task = self.task(step)
         path = f"{self._path}/taskInstances/import_batch.{step}/logs/{task['try_number']}"
         answer = self.engine.api.call("GET", f"{path}?map_index={task['map_index']}&full_content=true")
-        events = [line["event"] for line in answer["content"]]
+        return list(answer["content"])
+
+    def log(self, step: str) -> list[str]:
+        """What a task itself logged, without Airflow's groups before and after."""
+        events = [line["event"] for line in self._lines(step)]
         return events[_last(events, "::endgroup::", before="::group::Post Execute") + 1 :][
             : _own_length(events)
         ]

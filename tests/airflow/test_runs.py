@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from engine import LARGE, contacts
 
 from rowledger import batches, db, ledger, loading, pipeline, reference, templates, uploads
 from rowledger.db import rows, transaction
@@ -15,17 +16,6 @@ from rowledger.settings import Settings
 from rowledger.suites import suite_hash
 
 DATA = Path(__file__).parent.parent / "data"
-HEADER = "Customer number,Email,Last name,Country\n"
-LARGE = 24_000
-
-
-def contacts(prefix: str, count: int) -> str:
-    """Contacts of which every hundredth is wrong and every thousandth comes twice."""
-    lines = [
-        f"{prefix}{n - n % 1000 if n % 1000 == 1 else n},{prefix}{n}@example.com,Name {n},{'XX' if n % 100 == 0 else 'DE'}"
-        for n in range(count)
-    ]
-    return HEADER + "\n".join(lines) + "\n"
 
 
 def everything(engine: Any, seqno: int) -> list[list[dict[str, Any]]]:

