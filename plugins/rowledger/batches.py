@@ -16,18 +16,31 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rowledger import domains, staging
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
-from rowledger.errors import DuplicateUpload, Fenced, NotPossible, SetupError, Stopped, UnknownCode
+from rowledger.errors import DuplicateUpload, Fenced, KeyReused, NotPossible, SetupError, Stopped, UnknownCode
 from rowledger.model import Batch, BatchStatus, Outcome, Reason
 from rowledger.templates import ImportTemplate
 from rowledger.uploads import Upload
 
 _SQL = queries("batches")
 log = logging.getLogger("rowledger")
+
+
+@dataclass(frozen=True)
+class RequestKey:
+    """What a program calls its upload, so that sending it once more makes no second batch.
+
+    ``fingerprint`` stands for all that was sent: with another one the key is refused.
+    """
+
+    by: str
+    key: str
+    fingerprint: str
 
 
 def register(
@@ -45,17 +58,18 @@ def register(
     parent_seqno: int | None = None,
     event: str = "reprocessed",
     seqno: int | None = None,
+    key: RequestKey | None = None,
 ) -> int:
-    """Make a waiting batch of an upload; returns its seqno. Raises UnknownCode or DuplicateUpload.
+    """Make a waiting batch of an upload; returns its seqno. Raises UnknownCode, DuplicateUpload or KeyReused.
 
     ``parent_seqno`` is the batch whose records are taken once more, which is an ``event`` of that batch. A ``seqno`` is
-    chosen by dry runs only.
+    chosen by dry runs only. An upload with a ``key`` that was sent before is the batch that it became then.
     """
     with transaction(connection) as cursor:
-        domain_id = domains.id_of(cursor, domain, in_use=True)
-        _refuse_other_domains(template, domain)
-        _refuse_unchosen(template, "origin", origins, template.origins)
-        _refuse_unchosen(template, "subscription list", subscriptions, template.subscriptions)
+        sent = key and _sent_before(cursor, key)
+        if sent:
+            return sent
+        domain_id = _chosen(cursor, template, domain, origins, subscriptions)
         if not again:  # two uploads of one file at once must not both believe to be the first
             cursor.execute(
                 "SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (upload.sha256, domain_id)
@@ -78,14 +92,55 @@ def register(
         )  # fmt: skip
         assert new
         seqno = int(new["seqno"])
-        _add_codes(cursor, "origins", seqno, domain_id, origins, "origin", "is not active")
-        _add_codes(
-            cursor, "subscriptions", seqno, domain_id, subscriptions, "subscription list", "is disabled"
-        )
+        cursor.execute(_SQL["add_origins"], _asked(domain_id, origins) | {"seqno": seqno})
+        cursor.execute(_SQL["add_subscriptions"], _asked(domain_id, subscriptions) | {"seqno": seqno})
+        if key:
+            cursor.execute(_SQL["remember"], vars(key) | {"seqno": seqno})
         note(cursor, seqno, "uploaded", by, upload.file_name)
         if parent_seqno:
             note(cursor, parent_seqno, event, by, f"as import batch {seqno}, template {template.name}")
         return seqno
+
+
+def check_choices(
+    connection: Connection,
+    template: ImportTemplate,
+    domain: str,
+    origins: Collection[str],
+    subscriptions: Collection[str],
+) -> None:
+    """What ``register`` would refuse before it looks at the file. Raises UnknownCode."""
+    with transaction(connection) as cursor:
+        _chosen(cursor, template, domain, origins, subscriptions)
+
+
+def _chosen(
+    cursor: Cursor,
+    template: ImportTemplate,
+    domain: str,
+    origins: Collection[str],
+    subscriptions: Collection[str],
+) -> int:
+    """The id of the domain, if everything may be chosen with it and the template. Raises UnknownCode."""
+    domain_id = domains.id_of(cursor, domain, in_use=True)
+    _refuse_other_domains(template, domain)
+    _refuse_unchosen(template, "origin", origins, template.origins)
+    _refuse_unchosen(template, "subscription list", subscriptions, template.subscriptions)
+    _refuse_unusable(cursor, _SQL["unusable_origins"], domain_id, origins, "origin", "is not active")
+    _refuse_unusable(
+        cursor, _SQL["unusable_subscriptions"], domain_id, subscriptions, "subscription list", "is disabled"
+    )
+    return domain_id
+
+
+def _sent_before(cursor: Cursor, key: RequestKey) -> int | None:
+    found = row(cursor, _SQL["sent_before"], vars(key))
+    if found and found["fingerprint"] != key.fingerprint:
+        raise KeyReused(
+            f'The Idempotency-Key "{key.key}" belongs to import batch {found["seqno"]}, another upload; '
+            "send this one with a key of its own."
+        )
+    return int(found["seqno"]) if found else None
 
 
 def reprocess(
@@ -158,14 +213,16 @@ def _refuse_unchosen(
             )
 
 
-def _add_codes(
-    cursor: Cursor, what: str, seqno: int, domain_id: int, codes: Iterable[str], name: str, unusable: str
+def _refuse_unusable(
+    cursor: Cursor, query: str, domain_id: int, codes: Iterable[str], name: str, unusable: str
 ) -> None:
-    asked = {"seqno": seqno, "domain_id": domain_id, "codes": sorted(set(codes))}
-    for wrong in rows(cursor, _SQL[f"unusable_{what}"], asked):
+    for wrong in rows(cursor, query, _asked(domain_id, codes)):
         fault = unusable if wrong["known"] else "does not exist in this domain"
         raise UnknownCode(f'The {name} "{wrong["code"]}" {fault} and cannot be chosen.')
-    cursor.execute(_SQL[f"add_{what}"], asked)
+
+
+def _asked(domain_id: int, codes: Iterable[str]) -> dict[str, Any]:
+    return {"domain_id": domain_id, "codes": sorted(set(codes))}
 
 
 def get(connection: Connection, seqno: int) -> Batch:

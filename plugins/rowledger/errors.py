@@ -86,6 +86,14 @@ class WorkerLost(SetupError):
     rule = "worker_lost"
 
 
+class DiskFull(SetupError):
+    """The disk that keeps uploads is full."""
+
+
+class KeyReused(SetupError):
+    """This Idempotency-Key belongs to another upload; send this one with a key of its own."""
+
+
 class Fenced(RowledgerError):
     """Another worker has taken over this batch; this one stops and has written nothing more."""
 

@@ -28,6 +28,7 @@ class Settings:
     lease_seconds: int = 300
     batches_per_run: int = 100
     max_attempts: int = 5
+    max_upload_bytes: int = 2_000_000_000
 
     @property
     def uploads(self) -> Path:
@@ -50,6 +51,7 @@ def from_environment() -> Settings:
         lease_seconds=_positive("ROWLEDGER_LEASE_SECONDS", Settings.lease_seconds),
         batches_per_run=_positive("ROWLEDGER_BATCHES_PER_RUN", Settings.batches_per_run),
         max_attempts=_positive("ROWLEDGER_MAX_ATTEMPTS", Settings.max_attempts),
+        max_upload_bytes=_positive("ROWLEDGER_MAX_UPLOAD_BYTES", Settings.max_upload_bytes),
     )
 
 

@@ -11,14 +11,18 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from rowledger.errors import SetupError
+from rowledger.errors import DiskFull, SetupError
 
 BLOCK_BYTES = 1 << 20
 MAX_FILE_NAME = 255
+ORPHAN_SECONDS = 24 * 3600  # no upload takes that long: its process is dead
 
 
 @dataclass(frozen=True)
@@ -46,32 +50,75 @@ def keep_file(path: Path, folder: Path) -> Upload:
 
 
 def keep(source: BinaryIO, file_name: str, folder: Path) -> Upload:
-    """Keep a stream of bytes under ``folder``. Raises SetupError if the disk is full or not writable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as target:
-            try:
-                digest, size = _copy(source, target)  # type: ignore[arg-type]
-                final = folder / digest[:2] / digest
-                final.parent.mkdir(exist_ok=True)
-                Path(target.name).replace(final)
-            except BaseException:
-                Path(target.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise SetupError(f"The upload could not be kept in {folder} ({error.strerror}).") from None
-    return Upload(_display_name(file_name), final, size, digest)
+    """Keep a stream of bytes under ``folder``. Raises DiskFull, or SetupError if the folder is not writable."""
+    with Part(folder) as part:
+        with part.writing():
+            while block := source.read(BLOCK_BYTES):
+                part.write(block)
+        return part.keep(file_name)
 
 
-def _copy(source: BinaryIO, target: BinaryIO) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    while block := source.read(BLOCK_BYTES):
-        digest.update(block)
-        target.write(block)
-        size += len(block)
-    target.flush()
-    os.fsync(target.fileno())
-    return digest.hexdigest(), size
+class Part:
+    """A file that is still arriving: counted and hashed as it is written, gone at the end unless it was kept.
+
+    Every method raises DiskFull, or SetupError if the folder is not writable.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._digest, self.bytes = folder, hashlib.sha256(), 0
+        with self.writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            _reap(folder)
+            self._file = tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False)  # noqa: SIM115 - __exit__ closes it
+
+    def write(self, block: bytes) -> None:
+        """Add a block of bytes."""
+        with self.writing():
+            self._digest.update(block)
+            self._file.write(block)
+            self.bytes += len(block)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of what has arrived, in hex."""
+        return self._digest.hexdigest()
+
+    def keep(self, file_name: str) -> Upload:
+        """Bring the file to disk for good, under its hash."""
+        digest = self.sha256
+        final = self._folder / digest[:2] / digest
+        with self.writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            final.parent.mkdir(exist_ok=True)
+            Path(self._file.name).replace(final)
+        return Upload(_display_name(file_name), final, self.bytes, digest)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Errors of the operating system in words."""
+        try:
+            yield
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            kind = DiskFull if full else SetupError
+            raise kind(f"The upload could not be kept in {self._folder} ({error.strerror}).") from None
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # a full disk, once more
+            self._file.close()
+        Path(self._file.name).unlink(missing_ok=True)
+
+
+def _reap(folder: Path) -> None:
+    """Remove what uploads have left whose process was killed."""
+    for path in folder.glob("*.part"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
+                path.unlink()
 
 
 def _display_name(name: str) -> str:

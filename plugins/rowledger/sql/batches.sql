@@ -47,6 +47,12 @@ LEFT JOIN subscription ON subscription.domain_id = %(domain_id)s AND subscriptio
 WHERE subscription.disabled IS NOT FALSE
 ORDER BY asked.code
 
+-- name: sent_before
+SELECT seqno, fingerprint FROM upload_key WHERE by = %(by)s AND key = %(key)s
+
+-- name: remember
+INSERT INTO upload_key (by, key, fingerprint, seqno) VALUES (%(by)s, %(key)s, %(fingerprint)s, %(seqno)s)
+
 -- name: codes
 -- The origins and lists named at the upload of a batch.
 SELECT ARRAY(SELECT code FROM import_batch_origin JOIN origin USING (origin_id) WHERE seqno = %(seqno)s) AS origins,
