@@ -86,7 +86,11 @@ class WorkerLost(SetupError):
     rule = "worker_lost"
 
 
-class DiskFull(SetupError):
+class NotKept(SetupError):
+    """The upload could not be kept."""
+
+
+class DiskFull(NotKept):
     """The disk that keeps uploads is full."""
 
 

@@ -1,12 +1,13 @@
-"""The ledger: what became of every record. Write rejects, stream records, export rejects to be mended, check it all."""
+"""The ledger: what became of every record. Write rejects, stream records, export it and rejects to be mended, check it all."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 from collections.abc import Generator, Iterable
-from typing import Any, TextIO
+from typing import Any
 
 from rowledger.db import Connection, Cursor, queries, row, rows, stream, transaction
 from rowledger.layouts import REASON_HEADER, REASON_MARK
@@ -83,29 +84,49 @@ def common_reasons(
         return rows(cursor, _SQL["common_reasons"], asked)
 
 
-def export_rejects(
-    connection: Connection, batch: Batch, template: ImportTemplate, header: list[str], out: TextIO
-) -> int:
-    """Write rejected records, also those that were parked first, in the layout of their file plus a column of reasons.
-    Returns their number.
+def rejects_as_csv(
+    connection: Connection, batch: Batch, template: ImportTemplate, header: Iterable[str]
+) -> Generator[str]:
+    """The rejected records, also those that were parked first, in the layout of their file plus a column of reasons.
 
-    Every cell is quoted, and one that a spreadsheet would compute gets a leading apostrophe; an import of this very
-    export takes reasons and apostrophes back.
+    Line by line, each ending with CR LF; the first is the header, empty if the file has none. Every cell is quoted, and
+    one that a spreadsheet would compute gets a leading apostrophe; an import of this very export takes reasons and
+    apostrophes back.
     """
-    writer = csv.writer(out, delimiter=template.file.delimiter, quotechar=template.file.quote,
-                        quoting=csv.QUOTE_ALL, lineterminator="\r\n")  # fmt: skip
-    width = len(header) or template.field_count
-    if template.file.header:
-        writer.writerow([*header, REASON_HEADER])
-    count = 0
-    for record in records(connection, batch.seqno, [Outcome.REJECTED]):
-        cells = [neutral(cell) for cell in record["raw"] or ()]
-        cells += [""] * (width - len(cells))
-        reasons = record["parked"]["reasons"] if record["parked"] else record["reasons"]
-        messages = " ".join(reason["message"] for reason in reasons)
-        writer.writerow([*cells, f"{REASON_MARK}{messages}"])
-        count += 1
-    return count
+    line = csv.writer(_Echo(), delimiter=template.file.delimiter, quotechar=template.file.quote,
+                      quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerow  # fmt: skip
+    names = list(header)
+    width = len(names) or template.field_count
+    yield line([*names, REASON_HEADER]) if template.file.header else ""
+    with contextlib.closing(records(connection, batch.seqno, [Outcome.REJECTED])) as found:
+        for record in found:
+            cells = [neutral(cell) for cell in record["raw"] or ()]
+            cells += [""] * (width - len(cells))
+            reasons = record["parked"]["reasons"] if record["parked"] else record["reasons"]
+            messages = " ".join(reason["message"] for reason in reasons)
+            yield line([*cells, f"{REASON_MARK}{messages}"])
+
+
+def as_csv(found: Iterable[dict[str, Any]]) -> Generator[str]:
+    """Records of the ledger as CSV, line by line, the first with the names of the columns."""
+    line = csv.writer(_Echo(), quoting=csv.QUOTE_ALL).writerow
+    yield line(["record", "outcome", "rules", "reasons", "warnings", "cells", "replayed"])
+    for one in found:
+        reasons, warnings = one["reasons"] or (), one["warnings"] or ()
+        yield line([
+            one["record_no"], one["outcome"], " ".join(reason["rule"] for reason in reasons),
+            neutral(" ".join(reason["message"] for reason in reasons)),
+            neutral(" ".join(warning["message"] for warning in warnings)),
+            json.dumps(one["raw"], ensure_ascii=False) if one["raw"] is not None else "",
+            one["parked"]["outcome"] if one["parked"] and one["parked"]["replayed_at"] else "",
+        ])  # fmt: skip
+
+
+class _Echo:
+    """A file that gives back what is written, for a csv.writer whose lines go somewhere else."""
+
+    def write(self, text: str) -> str:
+        return text
 
 
 def neutral(cell: str) -> str:

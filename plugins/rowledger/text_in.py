@@ -159,12 +159,17 @@ _BINARY = (
 )
 
 
-def _refuse_no_text(head: bytes) -> None:
-    if not head:
-        raise FileError("empty_file", "The file is empty.")
+def refuse_binary(head: bytes) -> None:
+    """Refuse a file that begins like something that is known not to be text. Raises FileError."""
     for magic, name in _BINARY:
         if head.startswith(magic):
             raise FileError("not_text", f"The file is {name}, not text. Export it as CSV.", "byte 0")
+
+
+def _refuse_no_text(head: bytes) -> None:
+    if not head:
+        raise FileError("empty_file", "The file is empty.")
+    refuse_binary(head)
     sample = head[:2000].rstrip(b"\0")  # NULs at the end are a fault of their own
     if sample.count(0) * 4 > len(sample) and not sample.startswith(
         (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

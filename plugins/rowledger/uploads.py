@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from rowledger.errors import DiskFull, SetupError
+from rowledger.errors import DiskFull, NotKept, SetupError
 
 BLOCK_BYTES = 1 << 20
 MAX_FILE_NAME = 255
@@ -50,7 +50,7 @@ def keep_file(path: Path, folder: Path) -> Upload:
 
 
 def keep(source: BinaryIO, file_name: str, folder: Path) -> Upload:
-    """Keep a stream of bytes under ``folder``. Raises DiskFull, or SetupError if the folder is not writable."""
+    """Keep a stream of bytes under ``folder``. Raises DiskFull, or NotKept if the folder is not writable."""
     with Part(folder) as part:
         with part.writing():
             while block := source.read(BLOCK_BYTES):
@@ -61,7 +61,7 @@ def keep(source: BinaryIO, file_name: str, folder: Path) -> Upload:
 class Part:
     """A file that is still arriving: counted and hashed as it is written, gone at the end unless it was kept.
 
-    Every method raises DiskFull, or SetupError if the folder is not writable.
+    Every method raises DiskFull, or NotKept if the folder is not writable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -101,7 +101,7 @@ class Part:
             yield
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            kind = DiskFull if full else SetupError
+            kind = DiskFull if full else NotKept
             raise kind(f"The upload could not be kept in {self._folder} ({error.strerror}).") from None
 
     def __enter__(self) -> Part:

@@ -2,5 +2,6 @@
 
 ``tasks``     the bodies of the DAGs' tasks
 ``executor``  Airflow's LocalExecutor, with workers that may be killed
+``desk``      the import desk behind Airflow's access control
 ``local``     a whole Airflow on this machine, for the demo and the tests
 """

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
-import psycopg2.extensions
 from airflow.sdk import Connection as AirflowConnection
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import (
@@ -25,13 +24,13 @@ from airflow.sdk.exceptions import (
 
 from rowledger import batches, db, parked, pipeline, roll_back, timers
 from rowledger import replay as replays
+from rowledger.airflow.connection import CONNECTION_ID, connection_string
 from rowledger.db import Connection
 from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
 from rowledger.model import Batch
 from rowledger.settings import Settings, from_environment
 
 log = logging.getLogger("rowledger.airflow")
-CONNECTION_ID = "rowledger"
 LABEL = "batch"  # the variable of the DAGs' map_index_template
 TURN_SECONDS = 20
 TURN_POLL_SECONDS = 0.5
@@ -211,16 +210,3 @@ def _connect(settings: Settings) -> Connection:
             ) from None
         address = settings.database_url
     return db.connect(address)
-
-
-def connection_string(connection: AirflowConnection) -> str:
-    """What libpq needs, from the parts: Airflow's own URI writes a blank as +, which libpq takes for a plus."""
-    parts = {
-        "host": connection.host,
-        "port": connection.port,
-        "user": connection.login,
-        "password": connection.password,
-        "dbname": connection.schema,
-    }
-    known = {name: part for name, part in (parts | connection.extra_dejson).items() if part}
-    return str(psycopg2.extensions.make_dsn(**known))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import getpass
 import json
 import sys
@@ -317,7 +316,7 @@ def records(
                 for one in found:
                     print_json(one, indent=None)
             elif as_csv:
-                _print_records_csv(found)
+                sys.stdout.writelines(ledger.as_csv(found))
             else:
                 _print_records(found)
 
@@ -331,7 +330,10 @@ def rejects(seqno: Seqno) -> None:
         template = pipeline.template_of(connection, batch)
         header = _header_of(batch, template, settings)
         sys.stdout.reconfigure(encoding=template.file.encoding, errors="xmlcharrefreplace", newline="")  # type: ignore[union-attr]
-        count = ledger.export_rejects(connection, batch, template, header, sys.stdout)
+        count = -1  # the header is a line too
+        for line in ledger.rejects_as_csv(connection, batch, template, header):
+            sys.stdout.write(line)
+            count += 1
         sys.stdout.flush()
     err.print(f"{count:,} rejected record{'s' * (count != 1)} of import batch {seqno}.")
 
@@ -441,21 +443,6 @@ def _print_rolled_back(undone: dict[str, Any]) -> None:
     """What the roll back did about a record, under its line."""
     why = plain(roll_back.why_spared(undone)) if undone["reason"] else ""
     out.print(f"{'':>9}  {undone['result']:<11}  {why or 'by the roll back'}")
-
-
-def _print_records_csv(found: Iterable[dict[str, Any]]) -> None:
-    writer = csv.writer(sys.stdout, quoting=csv.QUOTE_ALL)
-    writer.writerow(["record", "outcome", "rules", "reasons", "warnings", "cells", "replayed", "rolled back"])
-    for one in found:
-        reasons, warnings = one["reasons"] or (), one["warnings"] or ()
-        writer.writerow([
-            one["record_no"], one["outcome"], " ".join(reason["rule"] for reason in reasons),
-            ledger.neutral(" ".join(reason["message"] for reason in reasons)),
-            ledger.neutral(" ".join(warning["message"] for warning in warnings)),
-            json.dumps(one["raw"], ensure_ascii=False) if one["raw"] is not None else "",
-            one["parked"]["outcome"] if one["parked"] and _settled(one["parked"]) else "",
-            one["rolled_back"]["result"] if one["rolled_back"] else "",
-        ])  # fmt: skip
 
 
 def _header_of(batch: Batch, template: templates.ImportTemplate, settings: Settings) -> list[str]:

@@ -1,0 +1,65 @@
+"""Batches for programs: lists, totals, one batch, its events."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse
+
+from rowledger.desk import batch_list, batch_view
+from rowledger.desk.access import BatchWith, Needs, Right, has
+from rowledger.desk.batch_list import Filter, Group, Listing
+from rowledger.desk.context import ConnectionDep
+from rowledger.desk.examples import BATCH, EVENT, PAGE, TOTALS, answers
+from rowledger.model import Batch
+
+router = APIRouter(prefix="/batches", tags=["batches"])
+Kinds = Annotated[list[str], Depends(Needs(Right.READ))]
+ReadBatch = Annotated[Batch, Depends(BatchWith(Right.READ))]
+
+
+class Totals(Filter):
+    """Which batches are counted, and by what."""
+
+    group: Group | None = None
+
+
+@router.get("", responses=answers(200, PAGE))
+def list_batches(
+    request: Request, kinds: Kinds, connection: ConnectionDep, asked: Annotated[Listing, Query()]
+) -> JSONResponse:
+    """Batches, the newest first unless told otherwise; go on with ``next_cursor``."""
+    page = batch_list.page(connection, asked, kinds)
+    personal = {kind for kind in kinds if has(request, Right.PERSONAL, kind)}
+    return _json({
+        "batches": [batch_view.shown(batch, batch.kind in personal) for batch in page.batches],
+        "next_cursor": page.next_cursor,
+    })  # fmt: skip
+
+
+@router.get("/totals", responses=answers(200, TOTALS))
+def totals(kinds: Kinds, connection: ConnectionDep, asked: Annotated[Totals, Query()]) -> JSONResponse:
+    """How many batches and records there are by outcome, for each group or for all together."""
+    return _json({"groups": batch_list.totals(connection, asked, kinds, asked.group)})
+
+
+@router.get("/{seqno}", responses=answers(200, BATCH))
+def one_batch(request: Request, batch: ReadBatch, connection: ConnectionDep) -> JSONResponse:
+    """One batch. Its ETag is what a control request needs as If-Match; progress does not change it."""
+    about = batch_view.about(connection, batch)
+    more = {name: about[name] for name in ("origins", "subscriptions", "children")}
+    shown = batch_view.shown(batch, has(request, Right.PERSONAL, batch.kind)) | more
+    return _json(shown, {"ETag": batch_view.etag(batch)})
+
+
+@router.get("/{seqno}/events", responses=answers(200, EVENT))
+def events(request: Request, batch: ReadBatch, connection: ConnectionDep) -> JSONResponse:
+    """Who did what to the batch and when, the oldest first."""
+    found = batch_view.events(connection, batch, has(request, Right.PERSONAL, batch.kind))
+    return _json({"events": found})
+
+
+def _json(body: Any, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(jsonable_encoder(body), headers=headers)

@@ -1,0 +1,106 @@
+"""What people ask of a batch: pause, resume, cancel, reprocess, run now. Each says what happened, in a sentence."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from rowledger import batches, control
+from rowledger.desk import batch_view
+from rowledger.desk.access import BatchWith, Right, has, user_of
+from rowledger.desk.bodies import body, described
+from rowledger.desk.context import ConnectionDep, DeskDep
+from rowledger.desk.examples import BATCH, answers
+from rowledger.desk.problems import Refused
+from rowledger.desk.shelf import template_of
+from rowledger.model import Batch, BatchStatus
+
+router = APIRouter(prefix="/batches/{seqno}", tags=["control"])
+WriteBatch = Annotated[Batch, Depends(BatchWith(Right.WRITE))]
+
+
+def seen(
+    batch: WriteBatch,
+    if_match: Annotated[str | None, Header(description="the ETag of the batch as you have seen it, or *")] = None,
+) -> Batch:
+    """The batch, if it is still in the state that the caller has seen. Raises Refused."""
+    if if_match is None:
+        raise Refused(428, "Say with If-Match which state of the batch you have seen: the ETag of GET, or *.")
+    if if_match.strip() != "*" and batch_view.etag(batch) not in [one.strip() for one in if_match.split(",")]:
+        now = batch_view.state(batch).replace("_", " ")
+        raise Refused(412, f"Import batch {batch.seqno} has changed since you looked at it: it is {now} now.")
+    return batch
+
+
+SeenBatch = Annotated[Batch, Depends(seen)]
+
+
+class Why(BaseModel):
+    """What is told with a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    why: str = Field(default="", max_length=500, description="why, for the batch's activity")
+
+
+class Reprocess(BaseModel):
+    """With which version of its template a file is taken once more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    template: Literal["old", "current"] = Field(description="as it was at the upload, or as it is now")
+
+
+@router.post("/pause", responses=answers(200, BATCH), openapi_extra=described(Why))
+def pause(request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body(Why))], connection: ConnectionDep) -> JSONResponse:
+    """Stop work at the next chunk; what is written stays, and resume goes on there."""
+    now = control.pause(connection, batch.seqno, by=user_of(request).name, why=told.why)
+    return _told(request, now, f"Import batch {batch.seqno} is paused. What is written stays; resume goes on from there.")
+
+
+@router.post("/resume", responses=answers(200, BATCH), openapi_extra=described(Why))
+def resume(request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body(Why))], connection: ConnectionDep) -> JSONResponse:
+    """Let a paused batch wait for the next run, which goes on at the first record not done."""
+    now = control.resume(connection, batch.seqno, by=user_of(request).name, why=told.why)
+    return _told(request, now, f"Import batch {batch.seqno} waits for the next run, which goes on where it stopped.")
+
+
+@router.post("/cancel", responses=answers(200, BATCH), openapi_extra=described(Why))
+def cancel(request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body(Why))], connection: ConnectionDep) -> JSONResponse:
+    """End the batch where it is; what is written stays, records not reached are unprocessed."""
+    now = control.cancel(connection, batch.seqno, by=user_of(request).name, why=told.why)
+    return _told(request, now, f"Import batch {batch.seqno} is cancelled. What was written stays.")
+
+
+@router.post("/reprocess", status_code=201, responses=answers(201, BATCH), openapi_extra=described(Reprocess))
+def reprocess(
+    request: Request, desk: DeskDep, batch: SeenBatch, told: Annotated[Reprocess, Depends(body(Reprocess))], connection: ConnectionDep
+) -> JSONResponse:
+    """Take the file of a batch that has ended once more, as a batch of its own; both name each other."""
+    template, suite_hash = template_of(connection, batch), batch.suite_hash
+    if told.template == "current":
+        template = desk.shelf.find(batch.template, batch.kind)
+        suite_hash = desk.suites.suite_hash(template)
+    new = batches.reprocess(connection, batch, template, suite_hash, by=user_of(request).name, through="api")
+    now = batches.get(connection, new)
+    return _told(request, now, f"The file waits once more, as import batch {new}.", 201)
+
+
+@router.post("/run-now", status_code=202, responses=answers(202, BATCH))
+def run_now(request: Request, desk: DeskDep, batch: SeenBatch) -> JSONResponse:
+    """Start a run for what waits of the batch's kind, without waiting for the next quarter of an hour."""
+    if batch.status is not BatchStatus.WAITING:
+        raise Refused(409, f"Import batch {batch.seqno} does not wait for a run: it is {batch.status.replace('_', ' ')}.")
+    if desk.engine is None:
+        raise Refused(409, "Nothing here can start a run.")
+    run_id = desk.engine.run_now(batch.kind, user_of(request).name)
+    return _told(request, batch, f"A run was started: {run_id}.", 202)
+
+
+def _told(request: Request, batch: Batch, sentence: str, status: int = 200) -> JSONResponse:
+    shown: dict[str, Any] = batch_view.shown(batch, has(request, Right.PERSONAL, batch.kind)) | {"message": sentence}
+    return JSONResponse(jsonable_encoder(shown), status, {"ETag": batch_view.etag(batch)})

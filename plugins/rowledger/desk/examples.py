@@ -1,0 +1,35 @@
+"""What answers look like, for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BATCH: dict[str, Any] = {
+    "seqno": 42, "parent_seqno": None, "kind": "contact", "domain": "DEMO", "template": "contacts",
+    "file_name": "contacts_may.csv", "file_bytes": 120043, "uploaded_by": "mia", "uploaded_through": "api",
+    "uploaded_at": "2026-05-04T08:12:03.120Z", "status": "executed", "state": "succeeded", "import_completed": True,
+    "processed": True, "error_rule": None, "error_message": None, "warnings": [], "records_in_file": 1000,
+    "counts": {"created": 820, "updated": 100, "unchanged": 60, "rejected": 20},
+    "origins": ["SPRING_FAIR"], "subscriptions": [], "children": [],
+}  # fmt: skip
+PAGE = {"batches": [BATCH], "next_cursor": "WyJzZXFubyIsICI0MiIsIDQyXQ"}
+TOTALS = {"groups": [{"group": "contact", "batches": 12, "failed": 1, "unfinished": 0, "records": 12000,
+                      "created": 9000, "rejected": 240}]}  # fmt: skip
+EVENT = {"events": [{"occurred_at": "2026-05-04T08:12:03.120Z", "event": "uploaded", "by": "mia",
+                     "detail": "contacts_may.csv"}]}  # fmt: skip
+RECORD = {"record_no": 17, "outcome": "rejected", "target_id": None, "warnings": None,
+          "reasons": [{"rule": "required", "column": "Last name", "value": None,
+                       "message": '"Last name" is empty; every record needs one.'}],
+          "raw": ["K10017", "a@example.com", ""]}  # fmt: skip
+REASONS = {"records_in_file": 1000, "complete": True,
+           "reasons": [{"outcome": "rejected", "rule": "required", "column": "Last name", "records": 20,
+                        "share": 0.02, "examples": [{"record_no": 17, "value": None,
+                                                     "message": '"Last name" is empty; every record needs one.'}]}]}  # fmt: skip
+PROBLEM = {"type": "about:blank", "title": "Conflict", "status": 409, "seqno": 42,
+           "detail": "The same file was uploaded before with the same template and domain, as import batch 42."}  # fmt: skip
+
+
+def answers(status: int, example: Any, media_type: str = "application/json") -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route: what it answers, and that everything else is a problem document."""
+    problem = {"description": "A problem, in a sentence", "content": {"application/problem+json": {"example": PROBLEM}}}
+    return {status: {"description": "As in the example", "content": {media_type: {"example": example}}}, "4XX": problem}
