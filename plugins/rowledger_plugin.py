@@ -11,5 +11,11 @@ class RowledgerPlugin(AirflowPlugin):
     name = "rowledger"
     fastapi_apps = [{"app": desk.app, "url_prefix": desk.PREFIX, "name": "Rowledger imports"}]  # noqa: RUF012 - Airflow's way
     external_views = [  # noqa: RUF012
-        {"name": "Imports", "href": "imports/", "url_route": "imports", "destination": "nav", "nav_top_level": True}
+        {
+            "name": "Imports",
+            "href": "imports/",
+            "url_route": "imports",
+            "destination": "nav",
+            "nav_top_level": True,
+        }
     ]

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Generator, Iterable
-from typing import Any
+from typing import Any, TextIO
 
 from rowledger.db import Connection, Cursor, queries, row, rows, stream, transaction
 from rowledger.layouts import REASON_HEADER, REASON_MARK
@@ -105,6 +105,15 @@ def rejects_as_csv(
             reasons = record["parked"]["reasons"] if record["parked"] else record["reasons"]
             messages = " ".join(reason["message"] for reason in reasons)
             yield line([*cells, f"{REASON_MARK}{messages}"])
+
+
+def export_rejects(
+    connection: Connection, batch: Batch, template: ImportTemplate, header: Iterable[str], out: TextIO
+) -> int:
+    """Write them to a file; returns their number."""
+    lines = rejects_as_csv(connection, batch, template, header)
+    out.write(next(lines))
+    return sum(1 for line in lines if out.write(line))
 
 
 def as_csv(found: Iterable[dict[str, Any]]) -> Generator[str]:

@@ -74,7 +74,9 @@ def runs() -> Runs:
 
 @pytest.fixture
 def app(settings: Settings, database_url: str, runs: Runs) -> Iterator[FastAPI]:
-    made = create_app(lambda: db.connect(database_url), RoleGuard(), settings=settings, suites=suites, engine=runs)
+    made = create_app(
+        lambda: db.connect(database_url), RoleGuard(), settings=settings, suites=suites, engine=runs
+    )
     yield made
     made.state.desk.connections.close()
 
@@ -107,11 +109,15 @@ QUERY = {"kind": "contact", "domain": "DEMO", "template": "contacts", "file_name
 def post(client: TestClient) -> Callable[..., Any]:
     """Upload something right, changed as the test wants it."""
 
-    def post(content: Any = CONTACTS, query: dict[str, Any] | None = None, as_: Any = None, **headers: str | None) -> Any:
+    def post(
+        content: Any = CONTACTS, query: dict[str, Any] | None = None, as_: Any = None, **headers: str | None
+    ) -> Any:
         told = {"Content-Type": "text/csv", "Idempotency-Key": "key-1"} | {
             name.replace("_", "-"): value for name, value in headers.items()
         }
         given = {name: value for name, value in told.items() if value is not None}
-        return (as_ or client).post("/api/v1/batches", params=QUERY | (query or {}), content=content, headers=given)
+        return (as_ or client).post(
+            "/api/v1/batches", params=QUERY | (query or {}), content=content, headers=given
+        )
 
     return post

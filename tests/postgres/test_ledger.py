@@ -245,7 +245,7 @@ def exported(connection: Connection, batch: Batch) -> str:
     with Path(batch.file_path).open(encoding="utf-8", newline="") as file:
         header = next(csv.reader(file)) if template.file.header else []
     out = io.StringIO(newline="")
-    out.writelines(ledger.rejects_as_csv(connection, batch, template, header))
+    ledger.export_rejects(connection, batch, template, header, out)
     return out.getvalue()
 
 

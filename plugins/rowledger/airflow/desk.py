@@ -39,8 +39,8 @@ def _made() -> FastAPI:
 
 def _connect(settings: Settings) -> Connection:
     """Connect by Airflow's connection, else by ``ROWLEDGER_DATABASE_URL``. Raises SetupError or TryAgain."""
-    from airflow.exceptions import AirflowNotFoundException
     from airflow.models import Connection as AirflowConnection
+    from airflow.sdk.exceptions import AirflowNotFoundException
 
     from rowledger import db
     from rowledger.airflow.connection import CONNECTION_ID, connection_string
@@ -117,7 +117,8 @@ class Engine:
     def run_now(self, kind: str, by: str) -> str:
         """Trigger the kind's DAG; returns the run's id. Raises NotPossible."""
         from airflow.api.common.trigger_dag import trigger_dag
-        from airflow.exceptions import AirflowException, DagNotFound
+        from airflow.exceptions import DagNotFound
+        from airflow.sdk.exceptions import AirflowException
         from airflow.utils.types import DagRunTriggeredByType
 
         from rowledger.errors import NotPossible

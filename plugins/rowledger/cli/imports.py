@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -330,10 +329,7 @@ def rejects(seqno: Seqno) -> None:
         template = pipeline.template_of(connection, batch)
         header = _header_of(batch, template, settings)
         sys.stdout.reconfigure(encoding=template.file.encoding, errors="xmlcharrefreplace", newline="")  # type: ignore[union-attr]
-        count = -1  # the header is a line too
-        for line in ledger.rejects_as_csv(connection, batch, template, header):
-            sys.stdout.write(line)
-            count += 1
+        count = ledger.export_rejects(connection, batch, template, header, sys.stdout)
         sys.stdout.flush()
     err.print(f"{count:,} rejected record{'s' * (count != 1)} of import batch {seqno}.")
 

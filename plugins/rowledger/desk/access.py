@@ -103,9 +103,13 @@ def _refuse_foreign(request: Request, user: User) -> None:
     if foreign:
         raise Refused(403, "This request comes from another site and was not carried out.")
     if user.by_cookie and site is None and origin is None:
-        raise Refused(403, "The browser does not say which site this request comes from; it was not carried out.")
+        raise Refused(
+            403, "The browser does not say which site this request comes from; it was not carried out."
+        )
     if user.by_cookie and OWN_HEADER not in request.headers:
-        raise Refused(403, f"A request with a session cookie needs the header {OWN_HEADER}; send it, or a token.")
+        raise Refused(
+            403, f"A request with a session cookie needs the header {OWN_HEADER}; send it, or a token."
+        )
 
 
 def _with_headers(send: Send) -> Send:

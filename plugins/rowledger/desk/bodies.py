@@ -50,7 +50,9 @@ def _checked(model: type[Model], text: bytes) -> Model:
         told = json.loads(text or b"{}", object_pairs_hook=_once, parse_constant=_refuse)
         json.dumps(told, ensure_ascii=False).encode()  # a half of a surrogate pair is no text
     except (ValueError, RecursionError):
-        raise Refused(422, "The request is not proper JSON: no repeated names, no NaN, no broken characters.") from None
+        raise Refused(
+            422, "The request is not proper JSON: no repeated names, no NaN, no broken characters."
+        ) from None
     try:
         return model.model_validate(told)
     except ValidationError as error:

@@ -25,7 +25,9 @@ WriteBatch = Annotated[Batch, Depends(BatchWith(Right.WRITE))]
 
 def seen(
     batch: WriteBatch,
-    if_match: Annotated[str | None, Header(description="the ETag of the batch as you have seen it, or *")] = None,
+    if_match: Annotated[
+        str | None, Header(description="the ETag of the batch as you have seen it, or *")
+    ] = None,
 ) -> Batch:
     """The batch, if it is still in the state that the caller has seen. Raises Refused."""
     if if_match is None:
@@ -56,21 +58,33 @@ class Reprocess(BaseModel):
 
 
 @router.post("/pause", responses=answers(200, BATCH), openapi_extra=described(Why))
-def pause(request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body(Why))], connection: ConnectionDep) -> JSONResponse:
+def pause(
+    request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body(Why))], connection: ConnectionDep
+) -> JSONResponse:
     """Stop work at the next chunk; what is written stays, and resume goes on there."""
     now = control.pause(connection, batch.seqno, by=user_of(request).name, why=told.why)
-    return _told(request, now, f"Import batch {batch.seqno} is paused. What is written stays; resume goes on from there.")
+    return _told(
+        request,
+        now,
+        f"Import batch {batch.seqno} is paused. What is written stays; resume goes on from there.",
+    )
 
 
 @router.post("/resume", responses=answers(200, BATCH), openapi_extra=described(Why))
-def resume(request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body(Why))], connection: ConnectionDep) -> JSONResponse:
+def resume(
+    request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body(Why))], connection: ConnectionDep
+) -> JSONResponse:
     """Let a paused batch wait for the next run, which goes on at the first record not done."""
     now = control.resume(connection, batch.seqno, by=user_of(request).name, why=told.why)
-    return _told(request, now, f"Import batch {batch.seqno} waits for the next run, which goes on where it stopped.")
+    return _told(
+        request, now, f"Import batch {batch.seqno} waits for the next run, which goes on where it stopped."
+    )
 
 
 @router.post("/cancel", responses=answers(200, BATCH), openapi_extra=described(Why))
-def cancel(request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body(Why))], connection: ConnectionDep) -> JSONResponse:
+def cancel(
+    request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body(Why))], connection: ConnectionDep
+) -> JSONResponse:
     """End the batch where it is; what is written stays, records not reached are unprocessed."""
     now = control.cancel(connection, batch.seqno, by=user_of(request).name, why=told.why)
     return _told(request, now, f"Import batch {batch.seqno} is cancelled. What was written stays.")
@@ -78,7 +92,11 @@ def cancel(request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body
 
 @router.post("/reprocess", status_code=201, responses=answers(201, BATCH), openapi_extra=described(Reprocess))
 def reprocess(
-    request: Request, desk: DeskDep, batch: SeenBatch, told: Annotated[Reprocess, Depends(body(Reprocess))], connection: ConnectionDep
+    request: Request,
+    desk: DeskDep,
+    batch: SeenBatch,
+    told: Annotated[Reprocess, Depends(body(Reprocess))],
+    connection: ConnectionDep,
 ) -> JSONResponse:
     """Take the file of a batch that has ended once more, as a batch of its own; both name each other."""
     template, suite_hash = template_of(connection, batch), batch.suite_hash
@@ -94,7 +112,10 @@ def reprocess(
 def run_now(request: Request, desk: DeskDep, batch: SeenBatch) -> JSONResponse:
     """Start a run for what waits of the batch's kind, without waiting for the next quarter of an hour."""
     if batch.status is not BatchStatus.WAITING:
-        raise Refused(409, f"Import batch {batch.seqno} does not wait for a run: it is {batch.status.replace('_', ' ')}.")
+        raise Refused(
+            409,
+            f"Import batch {batch.seqno} does not wait for a run: it is {batch.status.replace('_', ' ')}.",
+        )
     if desk.engine is None:
         raise Refused(409, "Nothing here can start a run.")
     run_id = desk.engine.run_now(batch.kind, user_of(request).name)
@@ -102,5 +123,7 @@ def run_now(request: Request, desk: DeskDep, batch: SeenBatch) -> JSONResponse:
 
 
 def _told(request: Request, batch: Batch, sentence: str, status: int = 200) -> JSONResponse:
-    shown: dict[str, Any] = batch_view.shown(batch, has(request, Right.PERSONAL, batch.kind)) | {"message": sentence}
+    shown: dict[str, Any] = batch_view.shown(batch, has(request, Right.PERSONAL, batch.kind)) | {
+        "message": sentence
+    }
     return JSONResponse(jsonable_encoder(shown), status, {"ETag": batch_view.etag(batch)})

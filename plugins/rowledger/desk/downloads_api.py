@@ -29,7 +29,9 @@ def rejects(batch: PersonalBatch, desk: DeskDep, connection: ConnectionDep) -> R
     header = _header(batch, template, desk.settings)
     lines = ledger.rejects_as_csv(connection, batch, template, header)
     encoding = template.file.encoding
-    return Streamed(lines, f"text/csv; charset={encoding}", f"rejects_{batch.seqno}_{batch.file_name}", encoding)
+    return Streamed(
+        lines, f"text/csv; charset={encoding}", f"rejects_{batch.seqno}_{batch.file_name}", encoding
+    )
 
 
 @router.get("/outcomes.csv", response_class=Response)

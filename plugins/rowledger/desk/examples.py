@@ -29,7 +29,15 @@ PROBLEM = {"type": "about:blank", "title": "Conflict", "status": 409, "seqno": 4
            "detail": "The same file was uploaded before with the same template and domain, as import batch 42."}  # fmt: skip
 
 
-def answers(status: int, example: Any, media_type: str = "application/json") -> dict[int | str, dict[str, Any]]:
+def answers(
+    status: int, example: Any, media_type: str = "application/json"
+) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route: what it answers, and that everything else is a problem document."""
-    problem = {"description": "A problem, in a sentence", "content": {"application/problem+json": {"example": PROBLEM}}}
-    return {status: {"description": "As in the example", "content": {media_type: {"example": example}}}, "4XX": problem}
+    problem = {
+        "description": "A problem, in a sentence",
+        "content": {"application/problem+json": {"example": PROBLEM}},
+    }
+    return {
+        status: {"description": "As in the example", "content": {media_type: {"example": example}}},
+        "4XX": problem,
+    }

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BeforeValidator
 
-from rowledger.desk import batch_list, pages
+from rowledger.desk import batch_list, batch_view, pages
 from rowledger.desk.access import Needs, Right, has
 from rowledger.desk.batch_list import Group, Listing
 from rowledger.desk.context import ConnectionDep, desk_of
@@ -27,7 +27,12 @@ class Shown(Listing):
 
     def query(self, **changed: Any) -> str:
         """The query string that shows the same with something changed; None takes a part away."""
-        mine = self.given() | {"group": self.group, "sort": self.sort, "order": self.order, "cursor": self.cursor}
+        mine = self.given() | {
+            "group": self.group,
+            "sort": self.sort,
+            "order": self.order,
+            "cursor": self.cursor,
+        }
         defaults = {"sort": "seqno", "order": "desc"}
         kept = {k: v for k, v in (mine | changed).items() if v is not None and defaults.get(k) != v}
         return urlencode(kept)
@@ -65,7 +70,7 @@ def changes(
     found = [
         batch
         for batch in batch_list.some(connection, [int(seqno) for seqno in known], kinds)
-        if pages.version(batch) != known[str(batch.seqno)]
+        if batch_view.version(batch) != known[str(batch.seqno)]
     ]
     newer = batch_list.newer(connection, newest, kinds) if newest is not None else 0
     if not found and not newer:
@@ -93,5 +98,3 @@ def _waiting(request: Request, connection: Any, kinds: list[str]) -> list[dict[s
         return []
     told = ((kind, engine.schedule(kind)) for kind in batch_list.waiting_kinds(connection, kinds))
     return [{"kind": kind, "schedule": schedule} for kind, schedule in told if schedule]
-
-

@@ -19,7 +19,12 @@ router = APIRouter(prefix="/batches/{seqno}")
 ReadBatch = Annotated[Batch, Depends(BatchWith(Right.READ))]
 Word = Annotated[str, Query(max_length=255, pattern=r"^[^\x00]*$")]
 RECORDS_A_PAGE = 50
-TABS = (("records", "Import records"), ("errors", "Errors"), ("expectations", "Expectations"), ("activity", "Activity"))
+TABS = (
+    ("records", "Import records"),
+    ("errors", "Errors"),
+    ("expectations", "Expectations"),
+    ("activity", "Activity"),
+)
 
 
 @router.get("")
@@ -32,10 +37,13 @@ def one_import(request: Request, batch: ReadBatch, connection: ConnectionDep) ->
 
 @router.get("/head")
 def head(
-    request: Request, batch: ReadBatch, connection: ConnectionDep, seen: Annotated[str, Query(max_length=64)] = ""
+    request: Request,
+    batch: ReadBatch,
+    connection: ConnectionDep,
+    seen: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
     """What changes while a batch is worked on; nothing if nothing has."""
-    if seen == pages.version(batch) and batch.status.terminal:
+    if seen == batch_view.version(batch) and batch.status.terminal:
         return pages.unchanged()
     return pages.page(request, "one_import_head.html", **_head(request, connection, batch))
 
@@ -86,7 +94,9 @@ def expectations(request: Request, batch: ReadBatch, desk: DeskDep, connection: 
 def activity(request: Request, batch: ReadBatch, connection: ConnectionDep) -> Response:
     """Who did what when, and the pages of the engine that worked on the batch."""
     found = batch_view.events(connection, batch, has(request, Right.PERSONAL, batch.kind))
-    return pages.page(request, "tab_activity.html", batch=batch, events=found, links=_links(request, connection, batch))
+    return pages.page(
+        request, "tab_activity.html", batch=batch, events=found, links=_links(request, connection, batch)
+    )
 
 
 def _head(request: Request, connection: Connection, batch: Batch) -> dict[str, Any]:
@@ -110,4 +120,6 @@ def _links(request: Request, connection: Connection, batch: Batch) -> list[tuple
     index = batch_view.index_in_run(connection, batch)
     tasks = [(f"Task {task}, with its log", engine.task_path(batch.kind, batch.run_id, task, index))
              for task in ("validate", "load", "close")]  # fmt: skip
-    return [(title, before + path) for title, path in [("Run", engine.run_path(batch.kind, batch.run_id)), *tasks]]
+    return [
+        (title, before + path) for title, path in [("Run", engine.run_path(batch.kind, batch.run_id)), *tasks]
+    ]

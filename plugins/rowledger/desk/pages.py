@@ -31,7 +31,13 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html.filters |= {"number": number, "moment": moment, "bytes": in_bytes, "duration": duration, "words": words}
+    html.filters |= {
+        "number": number,
+        "moment": moment,
+        "bytes": in_bytes,
+        "duration": duration,
+        "words": words,
+    }
     html.globals |= {"state": state, "version": version, "etag": etag, "error_message": error_message,
                      "outcomes": [str(o) for o in Outcome], "stamp": _stamp()}  # fmt: skip
     return html
@@ -42,7 +48,12 @@ def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLR
     nav = [(path, title) for path, title, right in NAV if kinds_with(request, right)]
     html = desk_of(request).html.get_template(name)
     text = html.render(
-        request=request, root=root(request), nav=nav, user=user_of(request), kinds=desk_of(request).kinds, **values
+        request=request,
+        root=root(request),
+        nav=nav,
+        user=user_of(request),
+        kinds=desk_of(request).kinds,
+        **values,
     )
     return HTMLResponse(text, status)
 
@@ -82,7 +93,12 @@ def duration(value: timedelta | float | None) -> str:
     if value is None:
         return ""
     seconds = round(value.total_seconds() if isinstance(value, timedelta) else value)
-    parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
+    parts = [
+        (seconds // 86400, "d"),
+        (seconds // 3600 % 24, "h"),
+        (seconds // 60 % 60, "min"),
+        (seconds % 60, "s"),
+    ]
     first = next((i for i, (n, _) in enumerate(parts) if n), 3)
     return " ".join(f"{n} {unit}" for n, unit in parts[first : first + 2] if n or first == 3)
 

@@ -110,7 +110,9 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
         log.error("%s %s", request.method, request.url.path, exc_info=error)
-        return refusal(request, Refused(500, "Rowledger itself failed; the log of the API server has the details."))
+        return refusal(
+            request, Refused(500, "Rowledger itself failed; the log of the API server has the details.")
+        )
 
 
 _SENTENCES = {

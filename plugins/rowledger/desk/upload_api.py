@@ -62,7 +62,15 @@ class Asked:
 
     def fingerprint(self, sha256: str) -> str:
         """Stands for everything that was sent."""
-        said = (self.template.name, self.kind, self.domain, self.file_name, self.origins, self.subscriptions, self.again)
+        said = (
+            self.template.name,
+            self.kind,
+            self.domain,
+            self.file_name,
+            self.origins,
+            self.subscriptions,
+            self.again,
+        )
         return hashlib.sha256(repr((sha256, *said)).encode()).hexdigest()
 
 
@@ -85,7 +93,9 @@ def asked(
     if any("\0" in text for text in (domain, file_name, *origin, *subscription)):
         raise Refused(422, "A name with a NUL character in it is no name.")
     name = re.split(r"[/\\]", file_name)[-1] or file_name
-    return Asked(chosen, kind, domain, name, tuple(sorted(set(origin))), tuple(sorted(set(subscription))), again)
+    return Asked(
+        chosen, kind, domain, name, tuple(sorted(set(origin))), tuple(sorted(set(subscription))), again
+    )
 
 
 @dataclass(frozen=True)
@@ -101,18 +111,26 @@ def announced(
     desk: DeskDep,
     kind: Annotated[str, Depends(NeedsKind(Right.WRITE))],  # the right stands before any other fault
     idempotency_key: Annotated[
-        str | None, Header(description="a name of your own for this upload: sent twice, it is still one batch")
+        str | None,
+        Header(description="a name of your own for this upload: sent twice, it is still one batch"),
     ] = None,
-    x_content_sha256: Annotated[str | None, Header(description="the SHA-256 of the file in hex, if you know it")] = None,
+    x_content_sha256: Annotated[
+        str | None, Header(description="the SHA-256 of the file in hex, if you know it")
+    ] = None,
 ) -> Body:
     """The headers of an upload, checked. Raises Refused."""
     if "Content-Encoding" in request.headers:
         raise Refused(415, "Send the file as it is: a Content-Encoding is not understood here.")
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type not in TYPES:
-        raise Refused(415, "Send the raw bytes of the file as text/csv, not as a form and not as another type.")
+        raise Refused(
+            415, "Send the raw bytes of the file as text/csv, not as a form and not as another type."
+        )
     if not idempotency_key or not _KEY.match(idempotency_key):
-        raise Refused(400, "An upload needs the header Idempotency-Key: 1 to 255 visible ASCII characters of your choice.")
+        raise Refused(
+            400,
+            "An upload needs the header Idempotency-Key: 1 to 255 visible ASCII characters of your choice.",
+        )
     if x_content_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", x_content_sha256):
         raise Refused(400, "X-Content-SHA256 is the SHA-256 of the file in 64 hexadecimal digits.")
     _check_length(request, desk.settings.max_upload_bytes)
@@ -136,14 +154,26 @@ def _check_length(request: Request, limit: int) -> None:
     openapi_extra={"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string", "format": "binary"}}}}},
 )  # fmt: skip
 async def upload(
-    request: Request, desk: DeskDep, query: Annotated[Asked, Depends(asked)], body: Annotated[Body, Depends(announced)]
+    request: Request,
+    desk: DeskDep,
+    query: Annotated[Asked, Depends(asked)],
+    body: Annotated[Body, Depends(announced)],
 ) -> JSONResponse:
     """Upload a file: it becomes a waiting batch. The same Idempotency-Key again gives the same batch again."""
     user = user_of(request)
     if _arriving.locked():
-        raise Refused(503, "Too many uploads arrive at the moment. Try again in a moment.", {"Retry-After": "5"})
+        raise Refused(
+            503, "Too many uploads arrive at the moment. Try again in a moment.", {"Retry-After": "5"}
+        )
     async with _arriving, _with_key(desk, f"{user.name} {body.key}") as connection:
-        await run_sync(batches.check_choices, connection, query.template, query.domain, query.origins, query.subscriptions)
+        await run_sync(
+            batches.check_choices,
+            connection,
+            query.template,
+            query.domain,
+            query.origins,
+            query.subscriptions,
+        )
         part = await run_sync(Part, desk.settings.uploads)
         try:
             await _receive(request, part, desk.settings.max_upload_bytes)
@@ -203,7 +233,9 @@ async def _receive(request: Request, part: Part, limit: int) -> None:
             await asyncio.to_thread(_write, part, bytes(block))
     except TimeoutError:
         waited = TOTAL_SECONDS if total.expired() else IDLE_SECONDS
-        raise Refused(408, f"The file did not arrive in time: nothing more came within {waited:.0f} seconds.") from None
+        raise Refused(
+            408, f"The file did not arrive in time: nothing more came within {waited:.0f} seconds."
+        ) from None
     except ClientDisconnect:
         raise Refused(400, "The file broke off before its end.") from None
     finally:
@@ -242,7 +274,9 @@ def _register(
     desk: Desk, connection: Connection, part: Part, query: Asked, body: Body, by: str, through: str
 ) -> Batch:
     if body.sha256 not in (None, part.sha256):
-        raise Refused(422, f"The file arrived changed: its SHA-256 is {part.sha256}, not {body.sha256}. Send it again.")
+        raise Refused(
+            422, f"The file arrived changed: its SHA-256 is {part.sha256}, not {body.sha256}. Send it again."
+        )
     kept: Upload = part.keep(query.file_name)
     seqno = batches.register(
         connection, kept, query.template, desk.suites.suite_hash(query.template), query.domain, origins=query.origins,
@@ -253,7 +287,9 @@ def _register(
 
 
 def _too_large(limit: int) -> Refused:
-    return Refused(413, f"The file is larger than the {limit:,} bytes that are allowed; cut it into smaller files.")
+    return Refused(
+        413, f"The file is larger than the {limit:,} bytes that are allowed; cut it into smaller files."
+    )
 
 
 def _empty() -> Refused:

@@ -49,8 +49,8 @@ def _chosen(
     return {
         "takes_codes": any(field.name == "origins" for field in loading.kinds()[kind].fields),
         "kind": kind, "domain": domain, "domains": domains, "templates": templates, "template": chosen,
-        "origins": [o for o in origins if o.in_use and _offered(chosen and chosen.origins, o.id)],
-        "lists": [s for s in lists if s.in_use and _offered(chosen and chosen.subscriptions, s.id)],
+        "origins": [o for o in origins if o.in_use and _offered(chosen.origins if chosen else None, o.id)],
+        "lists": [s for s in lists if s.in_use and _offered(chosen.subscriptions if chosen else None, s.id)],
     }  # fmt: skip
 
 
