@@ -116,19 +116,26 @@ def export_rejects(
     return sum(1 for line in lines if out.write(line))
 
 
-def as_csv(found: Iterable[dict[str, Any]]) -> Generator[str]:
-    """Records of the ledger as CSV, line by line, the first with the names of the columns."""
+def as_csv(found: Generator[dict[str, Any]]) -> Generator[str]:
+    """Records of the ledger as CSV, line by line, the first with the names of the columns; closes ``found``."""
     line = csv.writer(_Echo(), quoting=csv.QUOTE_ALL).writerow
-    yield line(["record", "outcome", "rules", "reasons", "warnings", "cells", "replayed"])
-    for one in found:
-        reasons, warnings = one["reasons"] or (), one["warnings"] or ()
-        yield line([
-            one["record_no"], one["outcome"], " ".join(reason["rule"] for reason in reasons),
-            neutral(" ".join(reason["message"] for reason in reasons)),
-            neutral(" ".join(warning["message"] for warning in warnings)),
-            json.dumps(one["raw"], ensure_ascii=False) if one["raw"] is not None else "",
-            one["parked"]["outcome"] if one["parked"] and one["parked"]["replayed_at"] else "",
-        ])  # fmt: skip
+    with contextlib.closing(found):
+        yield line(["record", "outcome", "rules", "reasons", "warnings", "cells", "replayed"])
+        for record in found:
+            yield line(_in_cells(record))
+
+
+def _in_cells(record: dict[str, Any]) -> list[Any]:
+    reasons, warnings, replayed = record["reasons"] or (), record["warnings"] or (), record["parked"] or {}
+    return [
+        record["record_no"],
+        record["outcome"],
+        " ".join(reason["rule"] for reason in reasons),
+        neutral(" ".join(reason.get("message") or "" for reason in reasons)),
+        neutral(" ".join(warning.get("message") or "" for warning in warnings)),
+        json.dumps(record["raw"], ensure_ascii=False) if record.get("raw") is not None else "",
+        replayed["outcome"] if replayed.get("replayed_at") else "",
+    ]
 
 
 class _Echo:

@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
-from rowledger.desk.access import BatchWith, Needs, NeedsKind, Right
+from rowledger.desk.access import Right
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
-ROLES = (None, "expired", "garbage", "", "viewer", "clerk", "user", "op", "admin")
-RIGHTS = {"viewer": "r", "clerk": "rw", "user": "rwp", "op": "rwp", "admin": "rwp"}
-
-
-def rights_of(dependant: Dependant) -> Iterator[Right]:
-    """The rights that a route names, however deep."""
-    if isinstance(dependant.call, Needs | NeedsKind | BatchWith):
-        yield dependant.call.right
-    for inner in dependant.dependencies:
-        yield from rights_of(inner)
-
-
-def routes(app: FastAPI) -> dict[tuple[str, str], Right | None]:
-    """Every (method, path) that answers, and the right it needs; the OpenAPI document is everybody's who is let in."""
-    found: dict[tuple[str, str], Right | None] = {}
-    for route in app.routes:
-        for method in route.methods:  # type: ignore[attr-defined]
-            rights = set(rights_of(route.dependant)) if isinstance(route, APIRoute) else {Right.READ}
-            # A route that needs two rights would need a decision on which of them the other one brings along.
-            assert len(rights) == 1, f"{route.path} names {rights or 'no right'}"  # type: ignore[attr-defined]
-            found[method, route.path] = rights.pop()  # type: ignore[attr-defined]
-    return found
-
-
-def address(path: str) -> str:
-    return path.replace("{seqno}", "1").replace("{name}", "desk.css")
-
-
-def expected(role: str | None, right: Right | None, *, known: bool) -> set[int] | str:
-    if role in (None, "expired"):
-        return {401}
-    if role in ("garbage", ""):
-        return {403}
-    if not known:
-        return {404, 405}
-    if right is not None and right.value[0] not in RIGHTS[role]:
-        return {403}
-    return "in"
+sys.path.insert(0, str(Path(__file__).parent))
+from matrix import METHODS, ROLES, address, expected, routes
 
 
 @pytest.fixture
@@ -64,18 +28,31 @@ def every_route(app: FastAPI) -> dict[tuple[str, str], Right | None]:
 @pytest.mark.parametrize("cookie", [False, True])
 @pytest.mark.parametrize("role", ROLES)
 def test_every_route_lets_in_whom_it_should_and_nobody_else(
-    every_route: dict[tuple[str, str], Right | None], client_as: Callable[..., TestClient], role: str | None, cookie: bool
+    every_route: dict[tuple[str, str], Right | None],
+    client_as: Callable[..., TestClient],
+    role: str | None,
+    cookie: bool,
 ) -> None:
     client = client_as(role, cookie=cookie)
     own = {"X-Rowledger": "page", "Sec-Fetch-Site": "same-origin"}
     paths = sorted({path for _, path in every_route})
     wrong = []
-    for path in [*paths, "/docs", "/redoc", "/openapi.json", "/no/such/page", "/static/../desk.css", "/api/v1/nothing"]:
+    for path in [
+        *paths,
+        "/docs",
+        "/redoc",
+        "/openapi.json",
+        "/no/such/page",
+        "/static/../desk.css",
+        "/api/v1/nothing",
+    ]:
         for method in METHODS:
             known = (method, path) in every_route
             wanted = expected(role, every_route.get((method, path)), known=known)
             answer = client.request(method, address(path), headers=own)
-            right = answer.status_code not in (401, 403, 405) if wanted == "in" else answer.status_code in wanted
+            right = (
+                answer.status_code not in (401, 403, 405) if wanted == "in" else answer.status_code in wanted
+            )
             if not right or answer.status_code >= 500:
                 wrong.append(f"{method} {path}: {answer.status_code}, not {wanted}")
     assert wrong == []
@@ -99,7 +76,11 @@ def test_a_body_is_not_read_before_access_is_decided(app: FastAPI, role: str | N
     async def send(message: Any) -> None:
         sent.append(message)
 
-    headers = [(b"content-type", b"text/csv"), (b"idempotency-key", b"k"), (b"content-length", b"10000000000")]
+    headers = [
+        (b"content-type", b"text/csv"),
+        (b"idempotency-key", b"k"),
+        (b"content-length", b"10000000000"),
+    ]
     if role is not None:
         headers.append((b"authorization", f"Bearer {role}".encode()))
     scope = {
@@ -131,7 +112,12 @@ def test_rights_on_one_kind_are_no_rights_on_another(
     assert f'id="batch-{contact}"' in changed
     assert f'id="batch-{status}"' not in changed
     upload = {"kind": "contract_status", "domain": "DEMO", "template": "result_codes", "file_name": "x.csv"}
-    refused = client.post("/api/v1/batches", params=upload, content=b"x", headers={"Idempotency-Key": "k", "Content-Type": "text/csv"})
+    refused = client.post(
+        "/api/v1/batches",
+        params=upload,
+        content=b"x",
+        headers={"Idempotency-Key": "k", "Content-Type": "text/csv"},
+    )
     assert refused.status_code == 403
 
 
@@ -176,9 +162,13 @@ def test_a_good_session_counts_beside_another_scheme_and_a_token_in_the_query_ne
     assert client_as(None).get("/api/v1/batches?token=user&_token=user").status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/", "/static/desk.css", "/api/v1/batches", "/no/such/page", "/api/v1/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/", "/static/desk.css", "/api/v1/batches", "/no/such/page", "/api/v1/openapi.json"]
+)
 @pytest.mark.parametrize("role", [None, "user"])
-def test_every_answer_carries_the_headers(client_as: Callable[..., TestClient], role: str | None, path: str) -> None:
+def test_every_answer_carries_the_headers(
+    client_as: Callable[..., TestClient], role: str | None, path: str
+) -> None:
     headers = client_as(role).get(path).headers
     policy = headers["Content-Security-Policy"]
     assert "unsafe" not in policy
@@ -187,7 +177,9 @@ def test_every_answer_carries_the_headers(client_as: Callable[..., TestClient], 
     assert "max-age" in headers["Cache-Control"] or headers["Cache-Control"] == "no-store"
 
 
-def test_an_error_of_ours_goes_out_through_the_gate_too(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_ours_goes_out_through_the_gate_too(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rowledger.desk import batch_list
 
     def broken(*_: Any) -> None:

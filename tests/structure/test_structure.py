@@ -305,3 +305,23 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
         if name and path.is_file() and (match := machine.search(path.read_bytes())):
             found.append(f"{name}: {match[0].decode()}")
     assert found == []
+
+
+def test_the_desk_starts_without_heavy_libraries_and_without_airflow(tmp_path: Path) -> None:
+    """FastAPI itself brings email_validator."""
+    heavy = (HEAVY | {"airflow"}) - {"email_validator"}
+    script = (
+        f"import sys, rowledger.desk, rowledger.airflow.desk; print(sorted({heavy!r} & set(sys.modules)))"
+    )
+    assert python(script, tmp_path) == "[]"
+
+
+def test_the_desk_reads_templates_without_what_judges(tmp_path: Path) -> None:
+    script = f"""
+        import sys
+        from pathlib import Path
+        from rowledger.desk.shelf import Shelf
+        assert Shelf(Path({str(ROOT / "include" / "templates")!r})).all()
+        print(sorted({{"great_expectations", "pandas", "duckdb"}} & set(sys.modules)))
+    """
+    assert python(script, tmp_path) == "[]"

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[3]
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 MARK = "ROWLEDGER_LOCAL_AIRFLOW"
 USER = "admin"
+USERS = {USER: "admin", "op": "op", "user": "user", "viewer": "viewer"}  # names and their roles
 START_SECONDS = 120
 LOOK_SECONDS = 0.5  # how often it is looked after the components
 BREATH_SECONDS = 5  # what ends at once is not started again at once
@@ -89,21 +90,30 @@ class Place:
 
     @property
     def password(self) -> str:
-        return str(json.loads(self.passwords.read_text())[USER])
+        return self.password_of(USER)
+
+    def password_of(self, user: str) -> str:
+        """The password of one of ``USERS``."""
+        return str(json.loads(self.passwords.read_text())[user])
 
 
 class Api:
-    """A client of the REST API, logged in as the only user."""
+    """A client of the REST API, logged in as one of ``USERS``."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, place: Place, user: str = USER) -> None:
+        self._place, self._user = place, user
         self._token: str | None = None
+
+    def token(self) -> str:
+        """The token of the user. Raises ApiError or TryAgain."""
+        if self._token is None:
+            login = {"username": self._user, "password": self._place.password_of(self._user)}
+            self._token = str(self._request("POST", "/auth/token", login)["access_token"])
+        return self._token
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The answer to ``/api/v2`` + path. Raises ApiError if it is refused, TryAgain if nobody answers."""
-        if self._token is None:
-            login = {"username": USER, "password": self._place.password}
-            self._token = self._request("POST", "/auth/token", login)["access_token"]
+        self.token()
         return self._request(method, f"/api/v2{path}", body)
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
@@ -170,7 +180,7 @@ def _configuration(place: Place) -> dict[str, str]:
             "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{place.port}/execution/",
             "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
-            "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in USERS.items()),
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(place.passwords),
             "API__HOST": "127.0.0.1",
             "API__PORT": str(place.port),
@@ -211,7 +221,7 @@ def running(place: Place, rowledger: Mapping[str, str]) -> Iterator[Api]:
     place.home.mkdir(parents=True, exist_ok=True)
     place.logs.mkdir(parents=True, exist_ok=True)
     end(place.home)  # what a killed predecessor may have left
-    _keep_password(place)
+    _keep_passwords(place)
     variables = environment(place, rowledger)
     components = [_Component(name, partial(_start, place, variables, name)) for name in COMPONENTS]
     leaving = threading.Event()
@@ -273,10 +283,14 @@ def _end_session(leader: int) -> None:
                 process.kill()
 
 
-def _keep_password(place: Place) -> None:
+def _keep_passwords(place: Place) -> None:
+    """One for every user; those that are there stay."""
     if not place.passwords.exists():
         place.passwords.touch(mode=0o600)
-        place.passwords.write_text(json.dumps({USER: secrets.token_urlsafe(9)}) + "\n")
+        place.passwords.write_text("{}\n")
+    kept = json.loads(place.passwords.read_text())
+    fresh = {user: secrets.token_urlsafe(9) for user in USERS}
+    place.passwords.write_text(json.dumps(fresh | kept) + "\n")
 
 
 def _migrate(place: Place, variables: dict[str, str]) -> None:

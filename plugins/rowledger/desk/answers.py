@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
@@ -48,10 +49,11 @@ def _joined(lines: Iterable[str], encoding: str) -> Iterator[bytes]:
     yield encode("".join(waiting))
 
 
-def as_json_lines(found: Iterable[dict[str, Any]]) -> Generator[str]:
-    """One JSON object a line."""
-    for one in found:
-        yield json.dumps(one, ensure_ascii=False, default=str) + "\n"
+def as_json_lines(found: Generator[dict[str, Any]]) -> Generator[str]:
+    """One JSON object a line; closes ``found``."""
+    with contextlib.closing(found):
+        for one in found:
+            yield json.dumps(one, ensure_ascii=False, default=str) + "\n"
 
 
 def attachment(file_name: str) -> str:

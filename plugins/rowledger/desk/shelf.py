@@ -31,8 +31,8 @@ class Shelf:
 
     def find(self, name: str, kind: str) -> ImportTemplate:
         """The template of that name and kind. Raises UnknownCode or TemplateError."""
-        path = self._folder / f"{name}.yml"
-        if path.name not in {one.name for one in self._folder.glob("*.yml")}:
+        path = next((one for one in self._folder.glob("*.yml") if one.stem == name), None)
+        if path is None:
             names = ", ".join(template.name for template in self.all() if template.kind == kind) or "none"
             raise UnknownCode(f'There is no template "{name}". Templates of the kind {kind} are: {names}.')
         template = self._read(path)

@@ -205,7 +205,10 @@ def _linear(pattern: str) -> bool:
     import pyarrow.compute
 
     try:
-        pyarrow.compute.match_substring_regex(pyarrow.array([""]), rf"\A(?:{pattern})\z")
+        nothing = pyarrow.nulls(
+            1, pyarrow.string()
+        )  # to make an array of values, pyarrow would import pandas
+        pyarrow.compute.match_substring_regex(nothing, rf"\A(?:{pattern})\z")
         re.compile(pattern)
     except (pyarrow.ArrowInvalid, re.error):
         return False

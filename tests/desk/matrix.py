@@ -1,0 +1,62 @@
+"""The rows of the access matrix, made from the routes of the app, and what each role is to get there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from rowledger import suites
+from rowledger.desk import create_app
+from rowledger.desk.access import BatchWith, Needs, NeedsKind, Right
+from rowledger.settings import Settings
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
+ROLES = (None, "expired", "garbage", "", "viewer", "clerk", "user", "op", "admin")
+RIGHTS = {"viewer": "r", "clerk": "rw", "user": "rwp", "op": "rwp", "admin": "rwp"}
+
+
+def rights_of(dependant: Dependant) -> Iterator[Right]:
+    """The rights that a route names, however deep."""
+    if isinstance(dependant.call, Needs | NeedsKind | BatchWith):
+        yield dependant.call.right
+    for inner in dependant.dependencies:
+        yield from rights_of(inner)
+
+
+def routes(app: FastAPI | None = None) -> dict[tuple[str, str], Right | None]:
+    """Every (method, path) that answers, and the right it needs; the OpenAPI document is everybody's who is let in."""
+    found: dict[tuple[str, str], Right | None] = {}
+    for route in (app or bare()).routes:
+        for method in route.methods:  # type: ignore[attr-defined]
+            rights = set(rights_of(route.dependant)) if isinstance(route, APIRoute) else {Right.READ}
+            # A route that needs two rights would need a decision on which of them the other one brings along.
+            assert len(rights) == 1, f"{route.path} names {rights or 'no right'}"  # type: ignore[attr-defined]
+            found[method, route.path] = rights.pop()  # type: ignore[attr-defined]
+    return found
+
+
+def address(path: str) -> str:
+    return path.replace("{seqno}", "1").replace("{name}", "desk.css")
+
+
+def expected(role: str | None, right: Right | None, *, known: bool) -> set[int] | str:
+    if role in (None, "expired"):
+        return {401}
+    if role not in RIGHTS:
+        return {403}
+    if not known:
+        return {404, 405}
+    if right is not None and right.value[0] not in RIGHTS[role]:
+        return {403}
+    return "in"
+
+
+def bare() -> FastAPI:
+    """The app, to be looked at and not to be used."""
+    nothing: Any = None
+    return create_app(nothing, nothing, settings=Settings(Path(), Path()), suites=suites)
