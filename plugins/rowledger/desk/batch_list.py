@@ -18,7 +18,7 @@ from rowledger.desk.problems import Refused
 from rowledger.model import Batch
 
 _SQL = queries("desk")
-MAX_GROUPS = 500
+MAX_GROUPS = 100
 
 Sort = Literal["seqno", "uploaded_at", "processed_at"]
 Group = Literal["status", "kind", "domain", "template", "origin", "uploader", "day"]
@@ -38,6 +38,10 @@ _GROUPS = {
     "uploader": "uploaded_by",
     "day": "(uploaded_at AT TIME ZONE 'UTC')::date::text",
 }
+
+
+# How a batch went is said by its status and its box.
+_STATES = {"failed": ("executed", False), "succeeded": ("executed", True)}
 
 
 def _text(value: str) -> str:
@@ -131,6 +135,11 @@ def totals(
         return rows(cursor, query, _params(asked, kinds) | {"limit": MAX_GROUPS})
 
 
+def total(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All groups together; not for groups that share batches."""
+    return {name: sum(group[name] for group in groups) for name in groups[0] if name != "group"}
+
+
 def some(connection: Connection, seqnos: Sequence[int], kinds: Sequence[str]) -> list[Batch]:
     """Certain batches of these kinds."""
     with transaction(connection) as cursor:
@@ -154,8 +163,11 @@ def waiting_kinds(connection: Connection, kinds: Sequence[str]) -> list[str]:
 def _params(asked: Filter, kinds: Sequence[str]) -> dict[str, Any]:
     q = asked.q
     number = int(q) if q and q.isascii() and q.isdigit() and len(q) < 19 else None
-    like = "".join(f"\\{c}" if c in "\\%_" else c for c in q.lower()) if q else None
+    like = "".join(f"\\{c}" if c in "\\%_" else c for c in q) if q else None
+    status, processed = _STATES.get(asked.status or "", (asked.status, None))
     return asked.model_dump(include=set(Filter.model_fields)) | {
+        "status": status,
+        "processed": processed,
         "kinds": list(kinds),
         "number": number,
         "like": like and f"%{like}%",

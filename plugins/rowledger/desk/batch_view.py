@@ -185,7 +185,11 @@ def records(
     if outcome and not batch.counts[outcome] and batch.status.terminal:
         return []
     with transaction(connection) as cursor:
-        return rows(cursor, _SQL["page_of_records"], asked | {"limit": limit + 1})
+        return rows(
+            cursor,
+            _SQL["page_of_records"],
+            asked | {"limit": limit + 1, "with_reasons": bool(rule or column)},
+        )
 
 
 def without_personal_data(record: dict[str, Any]) -> dict[str, Any]:

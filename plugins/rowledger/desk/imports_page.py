@@ -48,8 +48,10 @@ def imports(
                               "waiting": _waiting(request, connection, kinds),
                               "filtered": bool(asked.given())}  # fmt: skip
     if asked.group:
-        values["groups"] = batch_list.totals(connection, asked, kinds, asked.group)
-        values["total"] = batch_list.totals(connection, asked, kinds)
+        groups = batch_list.totals(connection, asked, kinds, asked.group)
+        apart = groups and asked.group != "origin" and len(groups) < batch_list.MAX_GROUPS
+        total = [batch_list.total(groups)] if apart else batch_list.totals(connection, asked, kinds)
+        values |= {"groups": groups, "total": total, "most": batch_list.MAX_GROUPS}
     else:
         values["found"] = batch_list.page(connection, asked, kinds)
     if part == "imports.html":

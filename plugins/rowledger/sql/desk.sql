@@ -15,16 +15,15 @@ import_batch.kind = ANY(%(kinds)s)
   AND (%(kind)s::text IS NULL OR import_batch.kind = %(kind)s)
   AND (%(domain)s::text IS NULL OR domain.code = %(domain)s)
   AND (%(template)s::text IS NULL OR template_version.name = %(template)s)
-  AND (%(status)s::text IS NULL OR CASE %(status)s
-       WHEN 'failed' THEN import_batch.status = 'executed' AND NOT processed
-       WHEN 'succeeded' THEN import_batch.status = 'executed' AND processed
-       ELSE import_batch.status = %(status)s END)
+  AND (%(status)s::text IS NULL OR import_batch.status = %(status)s)
+  AND (%(processed)s::boolean IS NULL OR processed = %(processed)s)
   AND (%(uploader)s::text IS NULL OR uploaded_by = %(uploader)s)
   AND (%(day)s::date IS NULL OR (uploaded_at >= %(day)s::date AND uploaded_at < %(day)s::date + 1))
   AND (%(origin)s::text IS NULL OR EXISTS (
        SELECT FROM import_batch_origin JOIN origin USING (origin_id)
        WHERE import_batch_origin.seqno = import_batch.seqno AND origin.code = %(origin)s))
-  AND (%(like)s::text IS NULL OR lower(file_name) LIKE %(like)s OR lower(uploaded_by) LIKE %(like)s
+  AND (%(like)s::text IS NULL OR lower(file_name COLLATE pg_c_utf8) LIKE lower(%(like)s COLLATE pg_c_utf8)
+       OR lower(uploaded_by COLLATE pg_c_utf8) LIKE lower(%(like)s COLLATE pg_c_utf8)
        OR import_batch.seqno = %(number)s)
 
 -- name: totals
@@ -112,6 +111,7 @@ SELECT r.record_no, r.outcome, r.target_id, r.reasons, r.warnings, r.raw,
        CASE WHEN r.outcome = 'parked' THEN jsonb_build_object('outcome', p.outcome, 'replayed_at', p.replayed_at) END AS parked
 FROM import_record AS r LEFT JOIN parked_record AS p USING (seqno, record_no)
 WHERE seqno = %(seqno)s AND record_no > %(after)s
+  AND (NOT %(with_reasons)s OR r.outcome IN ('rejected', 'ignored', 'parked'))
   AND (%(outcome)s::text IS NULL OR r.outcome = %(outcome)s)
   AND (%(rule)s::text IS NULL OR r.reasons @> jsonb_build_array(jsonb_build_object('rule', %(rule)s::text)))
   AND (%(column)s::text IS NULL OR r.reasons @> jsonb_build_array(jsonb_build_object('column', %(column)s::text)))

@@ -13,6 +13,7 @@ COMMENT ON TABLE upload_key IS 'What programs call their uploads (Idempotency-Ke
 
 CREATE INDEX import_batch_uploaded_at ON import_batch (uploaded_at, seqno);
 CREATE INDEX import_batch_processed_at ON import_batch ((coalesce(processed_at, 'infinity')), seqno);
+CREATE INDEX import_batch_not_succeeded ON import_batch (status, seqno) WHERE status <> 'executed' OR NOT processed;
 CREATE INDEX import_batch_run ON import_batch (run_id, kind, seqno) WHERE run_id IS NOT NULL;
 
 -- The records that people look for: few among many, in most batches.
