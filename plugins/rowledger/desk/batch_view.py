@@ -103,7 +103,7 @@ class Step:
 def timeline(batch: Batch) -> list[Step]:
     """The stations of a batch from its upload to its end."""
     ended = batch.status.terminal
-    checked = batch.validated_at is not None
+    checked = batch.import_completed
     working = batch.status is BatchStatus.IN_PROGRESS
     stopped = {BatchStatus.PAUSED: "paused", BatchStatus.CANCELLED: "cancelled"}.get(batch.status)
 

@@ -110,7 +110,7 @@ def in_bytes(value: int) -> str:
         if size < 1000:
             break
         size, unit = size / 1000, greater
-    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+    return f"{size:,.0f}\u00a0{unit}" if unit == "bytes" else f"{size:,.1f}\u00a0{unit}"
 
 
 def words(value: str) -> str:
