@@ -1,0 +1,93 @@
+"""The desk in a browser, inside the frame that Airflow gives it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
+
+CONTACTS = (
+    "Customer number,Email,Last name,Country\nFRAME1,frame1@example.com,A,DE\nFRAME2,frame2@example.com,,DE\n"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(engine: Any, browser: Browser) -> Iterator[Page]:
+    """A page of somebody who has signed in as a user, and what went wrong in its console."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light")
+    page = context.new_page()
+    page.goto(f"{engine.place.url}/")
+    page.fill("input[name=username]", "user")
+    page.fill("input[name=password]", engine.place.password_of("user"))
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{engine.place.url}/")
+    yield page
+    context.close()
+
+
+def frame_of(page: Page) -> FrameLocator:
+    return page.frame_locator("iframe[title=Imports]")
+
+
+def test_somebody_uploads_a_file_in_the_frame_and_sees_what_became_of_it(engine: Any, page: Page) -> None:
+    faults: list[str] = []
+    page.on("console", lambda m: faults.append(m.text) if "Content Security Policy" in m.text else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(f"{engine.place.url}/plugin/imports")
+    frame = frame_of(page)
+    frame.get_by_role("link", name="New import").first.click()
+    expect(frame.get_by_role("heading", level=1)).to_have_text("New import")
+    frame.get_by_label("Kind").select_option("contact")
+    file = {"name": "frame.csv", "mimeType": "text/csv", "buffer": CONTACTS.encode()}
+    frame.locator("#file").set_input_files(file)
+    frame.get_by_role("button", name="Upload").click()
+    expect(frame.get_by_role("heading", level=1)).to_contain_text("frame.csv")
+    seqno = int(str(frame.get_by_role("heading", level=1).text_content()).split()[0].removeprefix("#"))
+    if not engine.batch(seqno).status.terminal:
+        engine.trigger("contact_import")
+    expect(frame.locator("#head .legend")).to_contain_text("1 rejected", timeout=120_000)
+    frame.get_by_role("tab", name="Errors").click()
+    expect(frame.get_by_role("tabpanel")).to_contain_text("Last name")
+    frame.get_by_role("tab", name="Activity").click()
+    frame.get_by_role("link", name="Run").click()
+    page.wait_for_url("**/dags/contact_import/runs/**")  # of the whole page, not of the frame
+    assert faults == []
+
+
+def test_the_frame_is_light_or_dark_as_airflow_is(engine: Any, page: Page) -> None:
+    page.goto(f"{engine.place.url}/plugin/imports")
+    root = frame_of(page).locator("html")
+    expect(root).not_to_have_class("dark")
+    page.evaluate("localStorage.setItem('theme', 'dark')")
+    expect(root).to_have_class("dark")  # without a reload
+    page.reload()
+    expect(frame_of(page).locator("html")).to_have_class("dark")
+
+
+def test_asking_first_works_where_alerts_do_not(engine: Any, page: Page) -> None:
+    engine.api.call("PATCH", "/dags/contact_import", {"is_paused": True})
+    try:
+        seqno = engine.submit("Email,Last name\nasked@example.com,A\n")
+        page.goto(f"{engine.place.url}/plugin/imports/imports/batches/{seqno}")
+        frame = frame_of(page)
+        frame.get_by_role("button", name="Cancel", exact=True).click()
+        frame.get_by_role("button", name="Leave it as it is").click()
+        frame.get_by_role("button", name="Pause").click()
+        frame.get_by_role("dialog").get_by_label("Why?").fill("lunch")
+        frame.get_by_role("dialog").get_by_role("button", name="Pause").click()
+        expect(frame.locator("#notice")).to_contain_text("is paused")
+        expect(frame.get_by_role("button", name="Resume")).to_be_visible()
+        assert engine.batch(seqno).status == "paused"
+    finally:
+        engine.api.call("PATCH", "/dags/contact_import", {"is_paused": False})
