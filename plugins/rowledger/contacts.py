@@ -11,20 +11,22 @@ from rowledger.db import Connection, Cursor, queries, row, rows, transaction
 from rowledger.errors import UnknownCode
 
 _SQL = queries("contacts")
-_INTERNAL = ("contact_id", "domain_id", "rank")
+_INTERNAL = ("contact_id", "domain_id", "domain", "rank", "attributes")
 
 
 @dataclass(frozen=True)
 class Profile:
     """A contact of a domain. ``fields`` has them all, ``attributes.NAME`` among them, null where nothing is known.
 
-    ``subscription_history`` and ``records`` are the newest, the newest first; ``totals`` says how many there are in
-    all. A record has ``changes``: per field it changed, the value before and after; and ``rolled_back_at`` if they were
-    taken back.
+    ``contracts`` are those made with the contact, the newest first, with their current status. ``subscription_history``
+    and ``records`` are the newest, the newest first; ``totals`` says how many there are in all. A record has
+    ``changes``: per field it changed, the value before and after; and ``rolled_back_at`` if they were taken back.
     """
 
+    contact_id: int
     domain: str
     fields: dict[str, Any]
+    contracts: list[dict[str, Any]]
     origins: list[dict[str, Any]]
     subscriptions: list[dict[str, Any]]
     subscription_history: list[dict[str, Any]]
@@ -39,29 +41,53 @@ class Profile:
 def profile(connection: Connection, domain: str, key: str, limit: int) -> Profile:
     """The contact that has an external id or, if none has, an email. Raises UnknownCode."""
     with transaction(connection) as cursor:
-        fields = _fields(cursor, domain, key)
-        asked = {"contact_id": fields["contact_id"], "limit": limit}
-        shown = {name: value for name, value in fields.items() if name not in _INTERNAL}
-        records = rows(cursor, _SQL["records"], asked)
-        _add_changes(records, shown)
-        return Profile(
-            domain,
-            shown,
-            rows(cursor, _SQL["origins"], asked),
-            rows(cursor, _SQL["subscriptions"], asked),
-            rows(cursor, _SQL["subscription_history"], asked),
-            records,
-            row(cursor, _SQL["totals"], asked) or {},
-        )
+        return _profile(cursor, _found(cursor, domain, key) | {"domain": domain}, limit)
 
 
-def _fields(cursor: Cursor, domain: str, key: str) -> dict[str, Any]:
-    """The row of the contact, each attribute a field of its own."""
+def profile_by_id(connection: Connection, contact_id: int, limit: int) -> Profile:
+    """The same of the contact that a record of the ledger names as its target. Raises UnknownCode."""
+    with transaction(connection) as cursor:
+        found = row(cursor, _SQL["contact_by_id"], {"contact_id": contact_id})
+        if not found:
+            raise UnknownCode("There is no such contact.")
+        return _profile(cursor, found, limit)
+
+
+def find(connection: Connection, domain: str, key: str) -> int:
+    """The ``contact_id`` of the contact that has an external id or, if none has, an email. Raises UnknownCode."""
+    with transaction(connection) as cursor:
+        return int(_found(cursor, domain, key)["contact_id"])
+
+
+def _found(cursor: Cursor, domain: str, key: str) -> dict[str, Any]:
     key = unicodedata.normalize("NFC", key.strip())
     found = row(cursor, _SQL["contact"], {"domain_id": domains.id_of(cursor, domain), "key": key})
     if not found:
         raise UnknownCode(f'Nobody in domain {domain} has the external id or the email "{key}".')
-    fields = {name: value for name, value in found.items() if name != "attributes"}
+    return found
+
+
+def _profile(cursor: Cursor, found: dict[str, Any], limit: int) -> Profile:
+    asked = {"contact_id": found["contact_id"], "limit": limit}
+    fields = _fields(found)
+    records = rows(cursor, _SQL["records"], asked)
+    _add_changes(records, fields)
+    return Profile(
+        found["contact_id"],
+        found["domain"],
+        fields,
+        rows(cursor, _SQL["contracts"], asked),
+        rows(cursor, _SQL["origins"], asked),
+        rows(cursor, _SQL["subscriptions"], asked),
+        rows(cursor, _SQL["subscription_history"], asked),
+        records,
+        row(cursor, _SQL["totals"], asked) or {},
+    )
+
+
+def _fields(found: dict[str, Any]) -> dict[str, Any]:
+    """The row of the contact, each attribute a field of its own."""
+    fields = {name: value for name, value in found.items() if name not in _INTERNAL}
     attributes = found["attributes"] or {}
     return fields | {f"attributes.{name}": attributes[name] for name in sorted(attributes)}
 

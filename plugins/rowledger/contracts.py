@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any, Self
 
 from rowledger import domains
@@ -65,6 +67,24 @@ def status_as_of(
         return StatusEntry.from_row(found) if found else None
 
 
+def day(text: str) -> date:
+    """A day as people write it in such a question. Raises UnknownCode."""
+    with contextlib.suppress(ValueError):
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            return date.fromisoformat(text)
+    raise UnknownCode(f'"{text}" is not a date; write it as in 2026-05-31.')
+
+
+def moment(text: str) -> datetime:
+    """A moment; a date means all that was known when it ended, without a zone it is UTC. Raises UnknownCode."""
+    with contextlib.suppress(ValueError):
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            return datetime.combine(date.fromisoformat(text), time.max, UTC)
+        told = datetime.fromisoformat(text if re.match(r"\d{4}-\d\d-\d\d[T ]", text) else "")
+        return told if told.tzinfo else told.replace(tzinfo=UTC)
+    raise UnknownCode(f'"{text}" is not a time; write it as in 2026-05-31 or 2026-05-31T12:00.')
+
+
 @dataclass(frozen=True)
 class HistoryEntry(StatusEntry):
     """A status entry with the status before it in the chain, and the file it came from, if it came from one."""
@@ -108,9 +128,11 @@ class Contract:
     ``contact`` is the external id of its contact; a contract that came with the reference data has no ``touches``.
     """
 
+    contract_id: int
     domain: str
     form_id: str
     sign_up_date: date
+    contact_id: int | None
     contact: str | None
     contact_name: str | None
     history: tuple[HistoryEntry, ...]
@@ -125,10 +147,21 @@ class Contract:
 def profile(connection: Connection, domain: str, form_id: str) -> Contract:
     """Everything we know of a contract. Raises UnknownCode."""
     with transaction(connection) as cursor:
-        asked = {"contract_id": contract_id(cursor, domain, form_id)}
-        found = row(cursor, _SQL["profile"], asked)
-        assert found
-        history = tuple(HistoryEntry.from_row(r) for r in rows(cursor, _SQL["history"], asked))
-        withdrawn = tuple(WithdrawnEntry.from_row(r) for r in rows(cursor, _SQL["withdrawn"], asked))
-        touches = tuple(Touch(**r) for r in rows(cursor, _SQL["touches"], asked))
+        return _profile(cursor, contract_id(cursor, domain, form_id))
+
+
+def profile_by_id(connection: Connection, contract_id: int) -> Contract:
+    """The same of the contract that a record of the ledger names as its target. Raises UnknownCode."""
+    with transaction(connection) as cursor:
+        return _profile(cursor, contract_id)
+
+
+def _profile(cursor: Cursor, contract_id: int) -> Contract:
+    asked = {"contract_id": contract_id}
+    found = row(cursor, _SQL["profile"], asked)
+    if not found:
+        raise UnknownCode("There is no such contract.")
+    history = tuple(HistoryEntry.from_row(r) for r in rows(cursor, _SQL["history"], asked))
+    withdrawn = tuple(WithdrawnEntry.from_row(r) for r in rows(cursor, _SQL["withdrawn"], asked))
+    touches = tuple(Touch(**r) for r in rows(cursor, _SQL["touches"], asked))
     return Contract(**found, history=history, withdrawn=withdrawn, touches=touches)

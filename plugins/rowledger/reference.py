@@ -34,7 +34,7 @@ from rowledger.reference_data import (
 
 __all__ = [
     "DOMAIN_LISTS", "Change", "Contract", "Domain", "Item", "Loaded", "Origin", "Phase", "Reference", "Status",
-    "Subscription", "add_values", "change", "changes", "contents", "create", "get", "listed", "load", "make",
+    "Subscription", "add_values", "change", "changes", "contents", "create", "get", "list_values", "listed", "load", "make",
     "make_initial", "read", "remove_values", "set_in_use", "value_lists",
 ]  # fmt: skip
 
@@ -131,11 +131,13 @@ def set_in_use(
         return bool(_save(cursor, domain_id, [switched]).changed)
 
 
-def make_initial(connection: Connection, code: str, domain: str, *, by: str | None = None) -> bool:
+def make_initial(
+    connection: Connection, code: str, domain: str, *, by: str | None = None, seen: str | None = None
+) -> bool:
     """Make a status the domain's initial one, in the place of the one that was. False if it was already."""
     with _changing(connection, by) as cursor:
         domain_id = domains.id_of(cursor, domain)
-        new = _get(cursor, Status, code, domain_id, domain)
+        new = _seen(cursor, Status, code, domain_id, domain, seen)
         old = [status for status in _all(cursor, Status, domain_id) if status.initial and status.code != code]
         moved = [make(Status, status.model_dump() | {"initial": False}) for status in old]
         moved.append(make(Status, new.model_dump() | {"initial": True}))
@@ -261,16 +263,19 @@ def value_lists(connection: Connection, names: list[str], domain_id: int) -> dic
     Raises SetupError if another list does not exist.
     """
     with transaction(connection) as cursor:
-        found: dict[str, list[str]] = {name: [] for name in names}
-        for r in rows(cursor, _SQL["value_lists"], {"names": names, "domain_id": domain_id}):
-            if r["list_name"] in found:
-                found[r["list_name"]].append(r["value"])
+        found = _value_lists(cursor, names, domain_id)
     for name, values in found.items():
         if not values and name not in DOMAIN_LISTS:
             raise SetupError(
                 f'The template refers to the list "{name}", which is empty; load it with load-reference.'
             )
     return found
+
+
+def list_values(connection: Connection, names: list[str], domain: str) -> dict[str, list[str]]:
+    """The same for a domain's code, and lists that do not exist are empty. Raises UnknownCode."""
+    with transaction(connection) as cursor:
+        return _value_lists(cursor, names, domains.id_of(cursor, domain))
 
 
 # Below, everything works inside the caller's transaction ---------------------------------------------------------
@@ -287,6 +292,14 @@ def _changing(connection: Connection, by: str | None, file: str | None = None) -
         raise WrongValue(
             error.column or error.constraint or "", f"The database refuses this ({error.constraint})."
         ) from error
+
+
+def _value_lists(cursor: Cursor, names: list[str], domain_id: int | None) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for r in rows(cursor, _SQL["value_lists"], {"names": names, "domain_id": domain_id}):
+        if r["list_name"] in found:
+            found[r["list_name"]].append(r["value"])
+    return found
 
 
 def _domain_id(cursor: Cursor, sort: type[Item], domain: str | None) -> int | None:

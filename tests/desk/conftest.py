@@ -21,8 +21,8 @@ RIGHTS = {
     "": set(),
     "viewer": {Right.READ},
     "user": {Right.READ, Right.WRITE, Right.PERSONAL},
-    "op": {Right.READ, Right.WRITE, Right.PERSONAL},
-    "admin": {Right.READ, Right.WRITE, Right.PERSONAL},
+    "op": {Right.READ, Right.WRITE, Right.PERSONAL, Right.SET_UP},
+    "admin": {Right.READ, Right.WRITE, Right.PERSONAL, Right.SET_UP},
     "clerk": {Right.READ, Right.WRITE},
 }
 

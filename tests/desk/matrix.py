@@ -17,7 +17,7 @@ from rowledger.settings import Settings
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 ROLES = (None, "expired", "garbage", "", "viewer", "clerk", "user", "op", "admin")
-RIGHTS = {"viewer": "r", "clerk": "rw", "user": "rwp", "op": "rwp", "admin": "rwp"}
+RIGHTS = {"viewer": "r", "clerk": "rw", "user": "rwp", "op": "rwps", "admin": "rwps"}
 
 
 def rights_of(dependant: Dependant) -> Iterator[Right]:

@@ -923,7 +923,7 @@ def test_a_contact_that_many_records_touched_is_shown_with_the_newest(call: Call
     assert "One.csv" not in told.out
     assert told.out.endswith("  The newest 2 of 3 records; --limit shows more.\n")
     found = call("contact", "K1", "--domain", "DEMO", "--limit", "2", "--json").json
-    assert found["totals"] == {"subscription_history": 0, "records": 3}
+    assert found["totals"] == {"subscription_history": 0, "records": 3, "contracts": 0}
     assert [one["changes"] for one in found["records"]] == [
         {"last_name": {"before": "Two", "after": "Three"}}, {"last_name": {"before": "One", "after": "Two"}},
     ]  # fmt: skip

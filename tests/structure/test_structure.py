@@ -35,6 +35,7 @@ ARROWS = {
     "templates": "errors model templates.faults templates.model yaml_in",
     "templates.schema": "model templates.faults templates.model",
     "domains": "db errors",
+    "templates.in_words": "templates.model",
     "values": "",
     "expectations": "values",
     "suites": "errors expectations templates values",
@@ -59,6 +60,7 @@ ARROWS = {
     "timers": "db domains",
     "reference_data": "errors yaml_in",
     "reference": "db domains errors reference_data",
+    "blank_files": "db errors reference templates.in_words templates",
     # proposals for templates
     "infer.field_words": "model templates",
     "infer.sniff": "errors infer.field_words templates.model",
@@ -75,7 +77,7 @@ ARROWS = {
 }
 # Who stands on top may use whatever is below; nothing below knows of them.
 TOPS = ("airflow", "cli", "demo", "desk")
-HEAVY = {"great_expectations", "pandas", "pyarrow", "duckdb", "phonenumbers", "email_validator"}
+HEAVY = {"great_expectations", "pandas", "pyarrow", "duckdb", "phonenumbers", "email_validator", "openpyxl"}
 
 
 def modules() -> dict[str, Path]:

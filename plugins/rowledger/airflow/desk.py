@@ -63,7 +63,10 @@ def dag_of(kind: str) -> str:
 
 
 class Guard:
-    """Users and rights are Airflow's: what somebody may do with the runs of a kind's DAG, they may do with its batches."""
+    """Users and rights are Airflow's: what somebody may do with the runs of a kind's DAG, they may do with its batches.
+
+    Whoever may change Airflow's variables, which are set-up for all DAGs too, may change reference data.
+    """
 
     async def who(self, request: Request) -> User:
         """The user of a token, or of a session's cookie. Raises Refused."""
@@ -82,17 +85,26 @@ class Guard:
         return User(user.get_name(), bearer is None, user)
 
     def may(self, user: User, right: Right, kind: str) -> bool:
-        """Whether Airflow lets the user read, trigger, or change runs of the kind's DAG."""
+        """Whether Airflow lets the user read, trigger, or change runs of the kind's DAG, or change variables."""
         from airflow.api_fastapi.app import get_auth_manager
-        from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+        from airflow.api_fastapi.auth.managers.models.resource_details import (
+            DagAccessEntity,
+            DagDetails,
+            VariableDetails,
+        )
         from airflow.models.dag import DagModel
 
         from rowledger.desk.access import Right
 
         methods: dict[Right, Method] = {Right.READ: "GET", Right.WRITE: "POST", Right.PERSONAL: "PUT"}
-        dag_id = dag_of(kind)
-        details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
         try:
+            if right is Right.SET_UP:
+                variable = VariableDetails(key="rowledger_reference_data")
+                return get_auth_manager().is_authorized_variable(
+                    method="PUT", details=variable, user=user.given
+                )
+            dag_id = dag_of(kind)
+            details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
             return get_auth_manager().is_authorized_dag(
                 method=methods[right], access_entity=DagAccessEntity.RUN, details=details, user=user.given
             )

@@ -36,6 +36,7 @@ def contact(
         print_json(found.as_dict())
         return
     _print_fields(found)
+    _print_contracts(found)
     _print_origins(found)
     _print_subscriptions(found)
     _print_records(found)
@@ -51,6 +52,14 @@ def _print_fields(found: contacts.Profile) -> None:
     for field in _in_order(fields):
         if field not in ("lead", "created_at", "updated_at") and fields[field] is not None:
             out.print(f"  {_title(field):<15} {value_in_words(fields[field])}")
+
+
+def _print_contracts(found: contacts.Profile) -> None:
+    for one in found.contracts:
+        status = f"{plain(one['status'])} {plain(one['description'])}" if one["status"] else "no status"
+        out.print(
+            f"  {'Contract':<15} {plain(one['form_id'])}  [dim]signed up {one['sign_up_date']}, {status}[/dim]"
+        )
 
 
 def _print_origins(found: contacts.Profile) -> None:

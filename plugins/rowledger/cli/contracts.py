@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, date, datetime, time
+from datetime import date
 from typing import Annotated, Any
 
 import typer
@@ -48,7 +48,8 @@ def contract(
     as_json: AsJson = False,
 ) -> None:
     """Show a contract: its status, phase, sign-up and contact, and its history with what each entry came from."""
-    day, moment = _date(on), _moment(known_at)
+    day = None if on is None else contracts.day(on)
+    moment = None if known_at is None else contracts.moment(known_at)
     with database(from_environment()) as connection:
         if day is None and moment is None:
             found = contracts.profile(connection, domain, form_id)
@@ -60,27 +61,6 @@ def contract(
         print_json(asked | {"status": asdict(entry) if entry else None})
     else:
         out.print(_answer(form_id, day, known_at, entry))
-
-
-def _date(text: str | None) -> date | None:
-    if text is None:
-        return None
-    with contextlib.suppress(ValueError):
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            return date.fromisoformat(text)
-    raise UnknownCode(f'"{plain(text)}" is not a date; write it as in 2026-05-31.')
-
-
-def _moment(text: str | None) -> datetime | None:
-    """A date means all that was known when it ended; without a zone it is UTC."""
-    if text is None:
-        return None
-    with contextlib.suppress(ValueError):
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            return datetime.combine(date.fromisoformat(text), time.max, UTC)
-        moment = datetime.fromisoformat(text if re.match(r"\d{4}-\d\d-\d\d[T ]", text) else "")
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    raise UnknownCode(f'"{plain(text)}" is not a time; write it as in 2026-05-31 or 2026-05-31T12:00.')
 
 
 def _as_dict(found: contracts.Contract) -> dict[str, Any]:

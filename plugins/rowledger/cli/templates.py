@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rowledger import loading, templates
+from rowledger import blank_files, loading, templates
 from rowledger.cli.terminal import (
     AsJson,
     TemplateName,
     app,
     complain,
+    database,
     err,
     find_template,
     known_kind,
@@ -23,8 +23,9 @@ from rowledger.cli.terminal import (
     plain,
     print_json,
 )
-from rowledger.errors import SetupError, UnknownCode
-from rowledger.settings import from_environment
+from rowledger.errors import UnknownCode
+from rowledger.settings import Settings, from_environment
+from rowledger.templates import ImportTemplate
 
 PANEL = "Templates"
 
@@ -54,25 +55,41 @@ def list_templates(as_json: AsJson = False) -> None:
 
 
 @app.command("export-template", rich_help_panel=PANEL)
-def export_template(name: TemplateName) -> None:
+def export_template(
+    name: TemplateName,
+    xlsx: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead, make a spreadsheet with drop-downs of the codes allowed.", metavar="FILE"
+        ),
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="With --xlsx: the domain whose codes are offered.", metavar="CODE")
+    ] = None,
+) -> None:
     """Print an empty file of a template, to be filled in."""
-    template = find_template(from_environment(), name)
-    sys.stdout.reconfigure(encoding=template.file.encoding, newline="")  # type: ignore[union-attr]
-    writer = csv.writer(
-        sys.stdout, delimiter=template.file.delimiter, quotechar=template.file.quote, lineterminator="\r\n"
-    )
-    if template.file.header:
-        try:
-            writer.writerow([column.name for column in template.columns])
-        except UnicodeEncodeError as error:
-            letter, encoding = error.object[error.start], template.file.encoding
-            raise SetupError(
-                f'Template "{name}" has the letter {letter!r} in a header, which {encoding} cannot write.'
-            ) from None
-    else:
-        by_place = {column.position: column.name for column in template.columns}
-        order = [by_place.get(place, f"column {place}") for place in range(1, template.field_count + 1)]
-        err.print(f"The file has no header. Its fields are: {', '.join(order)}.")
+    settings = from_environment()
+    template = find_template(settings, name)
+    if xlsx is not None:
+        _export_spreadsheet(settings, template, xlsx, domain)
+        return
+    sys.stdout.buffer.write(blank_files.as_csv(template))
+    if not template.file.header:
+        err.print(
+            plain(f"The file has no header. Its fields are: {', '.join(blank_files.fields(template))}.")
+        )
+
+
+def _export_spreadsheet(settings: Settings, template: ImportTemplate, file: Path, domain: str | None) -> None:
+    if domain is None:
+        raise UnknownCode("Say with --domain whose codes the spreadsheet offers.")
+    with database(settings) as connection:
+        choices = blank_files.choices(connection, template, domain)
+    try:
+        file.write_bytes(blank_files.as_xlsx(template, choices))
+    except OSError as error:
+        raise UnknownCode(f"{file} cannot be written ({error.strerror}).") from None
+    err.print(plain(f'{file} is the template "{template.name}" to fill in, with the codes of {domain}.'))
 
 
 @app.command(rich_help_panel=PANEL)

@@ -36,11 +36,15 @@ HEADERS = {
 
 
 class Right(StrEnum):
-    """What a user may be allowed to do with the batches of a kind; personal data is what stands in the cells."""
+    """What a user may be allowed to do with the batches of a kind; personal data is what stands in the cells.
+
+    Whoever may change the set-up may change what all kinds refer to: that right is one for all of them.
+    """
 
     READ = "read"
     WRITE = "write"
     PERSONAL = "personal data"
+    SET_UP = "set up"
 
 
 @dataclass(frozen=True)
@@ -144,12 +148,16 @@ def has(request: Request, right: Right, kind: str) -> bool:
 
 @dataclass(frozen=True)
 class Needs:
-    """A dependency of a route: the user needs a right on some kind. Gives the kinds on which they have it."""
+    """A dependency of a route: the user needs a right on some kind, or on one ``of`` certain kinds.
+
+    Gives the kinds on which they have it.
+    """
 
     right: Right
+    of: tuple[str, ...] = ()
 
     def __call__(self, request: Request) -> list[str]:
-        kinds = kinds_with(request, self.right)
+        kinds = [kind for kind in kinds_with(request, self.right) if not self.of or kind in self.of]
         if not kinds:
             raise _lacking(self.right)
         return kinds
@@ -199,5 +207,6 @@ def _lacking(right: Right) -> Refused:
         Right.READ: "may not see these imports",
         Right.WRITE: "may see imports but not upload or change them",
         Right.PERSONAL: "may not see personal data: the cells of files and what stands in them",
+        Right.SET_UP: "may see domains, codes and lists but not change them",
     }
     return Refused(403, f"Your role {needed[right]}; ask an administrator for it.")

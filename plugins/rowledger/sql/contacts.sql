@@ -8,6 +8,18 @@ WHERE domain_id = %(domain_id)s AND lower(email) = lower(%(key)s COLLATE "C")
 ORDER BY rank
 LIMIT 1
 
+-- name: contact_by_id
+SELECT domain.code AS domain, contact.* FROM contact JOIN domain USING (domain_id) WHERE contact_id = %(contact_id)s
+
+-- name: contracts
+SELECT contract_id, form_id, sign_up_date, status.code AS status, status.description, phase.code AS phase, date_result
+FROM contract
+LEFT JOIN contract_status AS status USING (status_id)
+LEFT JOIN contract_phase AS phase USING (phase_id)
+WHERE contact_id = %(contact_id)s
+ORDER BY sign_up_date DESC, form_id
+LIMIT %(limit)s
+
 -- name: origins
 SELECT code, name, active, row_number() OVER (ORDER BY entry_id) = 1 AS first,
        added_at, seqno, record_no, file_name, uploaded_by
@@ -55,4 +67,5 @@ LIMIT %(limit)s
 -- name: totals
 SELECT (SELECT count(*) FROM subscription_history WHERE contact_id = %(contact_id)s) AS subscription_history,
        (SELECT count(*) FROM import_record JOIN import_batch USING (seqno)
-        WHERE target_id = %(contact_id)s AND kind = 'contact') AS records
+        WHERE target_id = %(contact_id)s AND kind = 'contact') AS records,
+       (SELECT count(*) FROM contract WHERE contact_id = %(contact_id)s) AS contracts

@@ -15,7 +15,7 @@ ORDER BY date_result DESC, seqno DESC NULLS LAST, record_no DESC, history_id DES
 LIMIT 1
 
 -- name: profile
-SELECT domain.code AS domain, form_id, sign_up_date, contact.external_id AS contact,
+SELECT contract_id, domain.code AS domain, form_id, sign_up_date, contact_id, contact.external_id AS contact,
        nullif(concat_ws(' ', first_name, last_name), '') AS contact_name
 FROM contract JOIN domain USING (domain_id) LEFT JOIN contact USING (contact_id)
 WHERE contract_id = %(contract_id)s
