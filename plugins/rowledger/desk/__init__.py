@@ -17,12 +17,19 @@ from rowledger import loading
 from rowledger.db import Connection
 from rowledger.desk import (
     batches_api,
+    contacts_page,
+    contracts_page,
     control_api,
     downloads_api,
     imports_page,
+    lookups_api,
     one_import_page,
     records_api,
+    reference_api,
+    set_up_page,
     static_files,
+    templates_api,
+    templates_page,
     upload_api,
     upload_page,
 )
@@ -34,8 +41,12 @@ from rowledger.desk.shelf import Shelf
 from rowledger.settings import Settings
 
 API = "/api/v1"
-APIS = (batches_api, upload_api, control_api, records_api, downloads_api)
-PAGES = (imports_page, upload_page, one_import_page, static_files)
+APIS = (
+    batches_api, upload_api, control_api, records_api, downloads_api, lookups_api, templates_api, reference_api,
+)  # fmt: skip
+PAGES = (
+    imports_page, upload_page, one_import_page, contracts_page, contacts_page, templates_page, set_up_page, static_files,
+)  # fmt: skip
 
 
 class _GuardedApp(FastAPI):

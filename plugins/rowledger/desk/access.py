@@ -157,10 +157,14 @@ class Needs:
     of: tuple[str, ...] = ()
 
     def __call__(self, request: Request) -> list[str]:
-        kinds = [kind for kind in kinds_with(request, self.right) if not self.of or kind in self.of]
+        kinds = self.kinds(request)
         if not kinds:
             raise _lacking(self.right)
         return kinds
+
+    def kinds(self, request: Request) -> list[str]:
+        """The kinds on which the user has the right; none if they have it on none."""
+        return [kind for kind in kinds_with(request, self.right) if not self.of or kind in self.of]
 
 
 @dataclass(frozen=True)

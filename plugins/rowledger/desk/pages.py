@@ -12,13 +12,20 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from rowledger.desk.access import Right, has, kinds_with, user_of
+from rowledger.desk.access import Needs, Right, has, user_of
 from rowledger.desk.batch_view import error_message, etag, state, version
 from rowledger.desk.context import desk_of
 from rowledger.model import Outcome
 
-# The pages of the app: the last part of the address, what people call it, the right that it needs.
-NAV = (("", "Imports", Right.READ), ("new", "New import", Right.WRITE))
+# The pages of the app: the last part of the address, what people call it, what it needs.
+NAV = (
+    ("", "Imports", Needs(Right.READ)),
+    ("new", "New import", Needs(Right.WRITE)),
+    ("contracts", "Contracts", Needs(Right.READ, ("contract", "contract_status"))),
+    ("contacts", "Contacts", Needs(Right.PERSONAL, ("contact",))),
+    ("templates", "Templates", Needs(Right.READ)),
+    ("set-up", "Set-up", Needs(Right.READ)),
+)
 
 
 @functools.cache
@@ -45,7 +52,7 @@ def environment() -> Environment:
 
 def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page, or a part of one, of the app's user."""
-    nav = [(path, title) for path, title, right in NAV if kinds_with(request, right)]
+    nav = [(path, title) for path, title, needs in NAV if needs.kinds(request)]
     html = desk_of(request).html.get_template(name)
     text = html.render(
         request=request,

@@ -33,14 +33,25 @@ def rules(column: Column) -> list[str]:
     ]  # fmt: skip
 
 
-def writing(column: Column) -> list[str]:
-    """What a value does to a row that is stored already."""
+def writing(column: Column, kind: str, match_keys: tuple[str, ...]) -> list[str]:
+    """What a value does to what is stored already."""
     if column.field is None:
         return ["is checked and not loaded"]
+    if column.field in match_keys:
+        return [f"finds the {'contact' if kind == 'contact' else 'contract'}"]
+    if kind == "contract_status":
+        return ["enters the history of the contract"]
+    if column.reference in _LINKS:
+        return [_LINKS[column.reference]]
     cleared = [f'the word "{column.clear}" empties the field'] if column.clear else []
     return [_ON_UPDATE[column.on_update], *cleared]
 
 
+_LINKS = {
+    "@origins": "are added to the contact",
+    "@subscriptions": "opt the contact in; an opt-out always wins",
+    "@lists": "opt the contact out",
+}
 _ON_UPDATE = {
     "overwrite": "replaces what is stored",
     "fill_if_empty": "fills the field only if it is empty",
@@ -73,11 +84,8 @@ def _length(column: Column) -> Iterator[str]:
         not given and (column.type in ("email", "phone") or column.values or column.reference)
     ):
         return
-    each = ", each" if _is_list(column) else ""
-    if column.min_length:
-        yield f"{column.min_length:,} to {column.max_length:,} characters{each}"
-    else:
-        yield f"at most {column.max_length:,} characters{each}"
+    least = f"{column.min_length:,} to" if column.min_length else "at most"
+    yield f"{'each ' if _is_list(column) else ''}{least} {column.max_length:,} characters"
 
 
 def _set(column: Column) -> Iterator[str]:

@@ -140,6 +140,7 @@ function fieldsOf(form) {
     const field = form.elements[name];
     const isList = field instanceof RadioNodeList && field[0]?.type === "checkbox" || field.dataset?.list !== undefined;
     if (isList) (fields[name] ??= []).push(value);
+    else if (field.dataset?.lines !== undefined) fields[name] = value.split("\n").map((line) => line.trim()).filter(Boolean);
     else fields[name] = field.dataset?.type === "number" ? (value === "" ? null : Number(value)) : value;
   }
   for (const box of $$("input[type=checkbox][data-switch]", form)) fields[box.name] = box.checked;
