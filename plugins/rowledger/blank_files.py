@@ -78,7 +78,10 @@ def as_xlsx(template: ImportTemplate, choices: Mapping[str, Sequence[str]]) -> b
     sheet = book.active
     assert sheet is not None
     sheet.title = "Records"
-    offered = {name: values for name, values in choices.items() if 0 < len(values) <= MOST_CHOICES}
+    words = {c.name: [*c.words.true, *c.words.false] for c in template.columns if c.type == "boolean"}
+    offered = {
+        name: found for name, found in (words | dict(choices)).items() if 0 < len(found) <= MOST_CHOICES
+    }
     places = _add_codes(book, offered)
     _add_columns(sheet, template, places)
     _add_instructions(book, template)
@@ -127,18 +130,15 @@ def _add_columns(sheet: Worksheet, template: ImportTemplate, places: Mapping[str
 
 def _rule(column: Column | None, place: str | None) -> dict[str, Any]:
     """What a cell is held to. Several codes in one cell cannot be held against a drop-down, which then only offers."""
-    if column is not None and column.type == "boolean":
-        words = ",".join((*column.words.true, *column.words.false)).replace('"', '""')
-        return {"type": "list", "formula1": f'"{words}"', "showErrorMessage": column.severity == "reject"}
     if column is None or place is None:
         return {"type": None}
-    closed = column.type != "list" and column.severity == "reject"
+    closed = bool(column.values or column.reference or column.type == "boolean") and not column.clear
     return {
         "type": "list",
         "formula1": place,
-        "showErrorMessage": closed,
-        # A code may be new, a row may have the word that clears: Excel asks, and takes it all the same.
-        "errorStyle": "stop" if (column.values or column.reference) and not column.clear else "warning",
+        "showErrorMessage": column.type != "list" and column.severity == "reject",
+        # A result code may be new, a cell may have the word that clears: Excel asks, and takes it all the same.
+        "errorStyle": "stop" if closed else "warning",
         "errorTitle": _cut(column.name, PROMPT_TITLE),
         "error": "This is not one of the codes on the sheet Codes.",
     }
@@ -175,15 +175,22 @@ def _sentence(phrases: Sequence[str]) -> str:
 
 def _text(sheet: Worksheet, row: int, column: int, value: str, *, bold: bool = False) -> None:
     """A cell that is text, whatever it begins with."""
-    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
     from openpyxl.styles import Font
 
     cell = sheet.cell(row, column)
-    cell.value = ILLEGAL_CHARACTERS_RE.sub("\N{REPLACEMENT CHARACTER}", value)
+    cell.value = _visible(value)
     cell.data_type, cell.quotePrefix, cell.number_format = "s", True, "@"
     if bold:
         cell.font = Font(bold=True)
 
 
+def _visible(text: str) -> str:
+    """Without what no workbook may hold."""
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    return ILLEGAL_CHARACTERS_RE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _cut(text: str, length: int) -> str:
+    text = _visible(text)
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -54,7 +54,7 @@ TEMPLATE: dict[str, Any] = {
                "meta": {"column": 1, "rule": "format"}, "severity": "critical"}],
     "versions": [{"template_hash": "0f3c…", "suite_hash": "9a41…", "first_used_at": "2026-05-01T08:00:00Z",
                   "batches": 100, "last_seqno": 42, "last_used_at": "2026-05-04T08:12:03Z"}],
-    "rejections": {"of_batches": 100, "of_records": 200000, "at_most_batches": 1000,
+    "rejections": {"of_batches": 100, "of_records": 200000, "at_most_batches": 200,
                    "rules": [{"outcome": "rejected", "rule": "format", "column": "Email", "records": 210,
                               "share": 0.00105, "batches": 60, "last_seqno": 42}]},
 }  # fmt: skip

@@ -17,7 +17,7 @@ from rowledger.model import Batch
 from rowledger.templates import ImportTemplate, fold_header, in_words
 
 _SQL = queries("template_use")
-LOOKED_AT = 1000  # the newest batches of a template whose reasons are added up
+LOOKED_AT = 200  # the newest batches of a template whose reasons are added up
 NEWEST = 10  # batches that a page shows
 
 

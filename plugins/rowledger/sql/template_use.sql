@@ -52,7 +52,12 @@ WITH ended AS (
 )
 SELECT outcome, rule, "column", sum(records)::bigint AS records, count(DISTINCT seqno) AS batches, max(seqno) AS last_seqno,
        (SELECT sum(records_in_file) FROM ended)::bigint AS of_records, (SELECT count(*) FROM ended) AS of_batches
-FROM ended LEFT JOIN import_batch_reason USING (seqno, reopened)
+FROM ended
+-- OFFSET keeps the planner at one index look-up per batch, whatever it believes of the size of the table.
+LEFT JOIN LATERAL (
+    SELECT outcome, rule, "column", records FROM import_batch_reason AS kept
+    WHERE kept.seqno = ended.seqno AND kept.reopened = ended.reopened OFFSET 0
+) AS reason ON true
 GROUP BY outcome, rule, "column"
 ORDER BY records DESC NULLS LAST, outcome, rule, "column"
 
