@@ -120,7 +120,7 @@ def as_csv(found: Generator[dict[str, Any]]) -> Generator[str]:
     """Records of the ledger as CSV, line by line, the first with the names of the columns; closes ``found``."""
     line = csv.writer(_Echo(), quoting=csv.QUOTE_ALL).writerow
     with contextlib.closing(found):
-        yield line(["record", "outcome", "rules", "reasons", "warnings", "cells", "replayed"])
+        yield line(["record", "outcome", "rules", "reasons", "warnings", "cells", "replayed", "rolled back"])
         for record in found:
             yield line(_in_cells(record))
 
@@ -134,8 +134,14 @@ def _in_cells(record: dict[str, Any]) -> list[Any]:
         neutral(" ".join(reason.get("message") or "" for reason in reasons)),
         neutral(" ".join(warning.get("message") or "" for warning in warnings)),
         json.dumps(record["raw"], ensure_ascii=False) if record.get("raw") is not None else "",
-        replayed["outcome"] if replayed.get("replayed_at") else "",
+        replayed.get("outcome", "") if _settled(replayed) else "",
+        (record["rolled_back"] or {}).get("result", ""),
     ]
+
+
+def _settled(parked: dict[str, Any]) -> bool:
+    """Whether something has become of a parked record: replayed, or withdrawn by a roll back."""
+    return bool(parked.get("replayed_at")) or parked.get("outcome") != Outcome.PARKED
 
 
 class _Echo:

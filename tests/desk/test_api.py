@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from rowledger import batches
+from rowledger import batches, roll_back
 from rowledger.db import Connection, transaction
 from rowledger.model import Batch
 
@@ -279,7 +279,36 @@ def test_pause_resume_and_cancel_say_what_happened_and_who(
     assert all("a <test>" in e["detail"] for e in events[1:])
 
 
-@pytest.mark.parametrize("request_", ["pause", "resume", "cancel", "reprocess", "run-now"])
+def test_a_batch_is_cancelled_and_rolled_back_in_one_request(
+    client: TestClient, submit: Submit, connection: Connection
+) -> None:
+    path = f"/api/v1/batches/{submit(CONTACTS)}/cancel"
+    refused = client.post(path, json={"roll_back": True}, headers={"If-Match": "*"})
+    assert (refused.status_code, "Say why" in refused.json()["detail"]) == (422, True)
+    assert batches.get(connection, 1).status == "waiting"
+    assert (
+        client.post(
+            path, json={"roll_back": True, "why": "wrong file"}, headers={"If-Match": "*"}
+        ).status_code
+        == 200
+    )
+    found = roll_back.of(connection, 1)
+    assert found
+    assert (found.asked_by, found.why) == ("user", "wrong file")
+
+
+def test_what_has_ended_can_be_rolled_back(
+    client: TestClient, submit: Submit, work: Work, connection: Connection
+) -> None:
+    seqno = submit(CONTACTS)
+    path = f"/api/v1/batches/{seqno}/roll-back"
+    assert client.post(path, json={"why": "x"}, headers={"If-Match": "*"}).status_code == 409
+    work(seqno)
+    assert client.post(path, json={"why": "x"}, headers={"If-Match": "*"}).status_code == 202
+    assert roll_back.of(connection, seqno)
+
+
+@pytest.mark.parametrize("request_", ["pause", "resume", "cancel", "reprocess", "roll-back", "run-now"])
 def test_a_request_needs_to_have_seen_the_state_it_changes(
     client: TestClient, submit: Submit, request_: str
 ) -> None:

@@ -199,6 +199,8 @@ def without_personal_data(record: dict[str, Any]) -> dict[str, Any]:
         plain[name] = [without_values(reason) for reason in record[name] or ()]
     if plain.get("parked"):
         plain["parked"] = {k: v for k, v in plain["parked"].items() if k not in ("key", "reasons")}
+    if plain.get("rolled_back"):
+        plain["rolled_back"] = {k: plain["rolled_back"][k] for k in ("result", "reason")}
     return plain
 
 

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from rowledger import batches, control
+from rowledger import roll_back as roll_backs
 from rowledger.desk import batch_view
 from rowledger.desk.access import BatchWith, Right, has, user_of
 from rowledger.desk.bodies import body, described
@@ -49,6 +50,12 @@ class Why(BaseModel):
     why: str = Field(default="", max_length=500, description="why, for the batch's activity")
 
 
+class Cancel(Why):
+    """What is told when a batch is cancelled."""
+
+    roll_back: bool = Field(default=False, description="take back what is written, too; needs a why")
+
+
 class Reprocess(BaseModel):
     """With which version of its template a file is taken once more."""
 
@@ -81,13 +88,34 @@ def resume(
     )
 
 
-@router.post("/cancel", responses=answers(200, BATCH), openapi_extra=described(Why))
+@router.post("/cancel", responses=answers(200, BATCH), openapi_extra=described(Cancel))
 def cancel(
+    request: Request,
+    batch: SeenBatch,
+    told: Annotated[Cancel, Depends(body(Cancel))],
+    connection: ConnectionDep,
+) -> JSONResponse:
+    """End the batch where it is. What is written stays, or the next run takes it back; the rest is unprocessed."""
+    if told.roll_back:
+        roll_backs.refuse_no_reason(told.why)
+    by = user_of(request).name
+    now = control.cancel(connection, batch.seqno, by=by, why=told.why)
+    if not told.roll_back:
+        return _told(request, now, f"Import batch {batch.seqno} is cancelled. What was written stays.")
+    roll_backs.ask(connection, batch.seqno, by=by, why=told.why)
+    return _told(
+        request, now, f"Import batch {batch.seqno} is cancelled. The next run takes back what was written."
+    )
+
+
+@router.post("/roll-back", status_code=202, responses=answers(202, BATCH), openapi_extra=described(Why))
+def roll_back(
     request: Request, batch: SeenBatch, told: Annotated[Why, Depends(body(Why))], connection: ConnectionDep
 ) -> JSONResponse:
-    """End the batch where it is; what is written stays, records not reached are unprocessed."""
-    now = control.cancel(connection, batch.seqno, by=user_of(request).name, why=told.why)
-    return _told(request, now, f"Import batch {batch.seqno} is cancelled. What was written stays.")
+    """Ask for the roll back of a batch that has ended; the next run does it. What others changed since is spared."""
+    roll_backs.ask(connection, batch.seqno, by=user_of(request).name, why=told.why)
+    sentence = f"The next run takes back what import batch {batch.seqno} has written."
+    return _told(request, batch, sentence, 202)
 
 
 @router.post("/reprocess", status_code=201, responses=answers(201, BATCH), openapi_extra=described(Reprocess))

@@ -1,6 +1,7 @@
 -- name: list
 -- One page of batches and its place: those beyond the cursor, by a key that never stands still within a row's life.
 SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash,
+       (SELECT finished_at FROM import_batch_roll_back AS r WHERE r.seqno = import_batch.seqno) AS rolled_back_at,
        ({key})::text AS sort_key
 FROM import_batch
 JOIN domain USING (domain_id)
@@ -47,7 +48,8 @@ LEFT JOIN import_batch_origin USING (seqno) LEFT JOIN origin USING (origin_id)
 
 -- name: some
 -- Certain batches, for a page that is open and wants to know what has changed.
-SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash
+SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash,
+       (SELECT finished_at FROM import_batch_roll_back AS r WHERE r.seqno = import_batch.seqno) AS rolled_back_at
 FROM import_batch
 JOIN domain USING (domain_id)
 JOIN template_version USING (template_hash)
