@@ -41,7 +41,11 @@ def routes(app: FastAPI | None = None) -> dict[tuple[str, str], Right | None]:
 
 
 def address(path: str) -> str:
-    return path.replace("{seqno}", "1").replace("{name}", "desk.css")
+    filled = {"{seqno}": "1", "{name}": "desk.css", "{contract_id}": "1", "{contact_id}": "1", "{sort}": "phase",
+              "{domain}": "DEMO", "{form_id:path}": "F1", "{key:path}": "K1"}  # fmt: skip
+    for part, value in filled.items():
+        path = path.replace(part, value)
+    return path
 
 
 def expected(role: str | None, right: Right | None, *, known: bool) -> set[int] | str:

@@ -40,7 +40,7 @@ def test_every_sort_is_created_changed_retired_and_restored(
 ) -> None:
     domain, fields = NEW[sort]
     code = fields.get("code") or fields["list_id"]
-    made = op.post(f"{API}/{sort}", params={"domain": domain}, json=fields)
+    made = op.post(f"{API}/{sort}/item", params={"domain": domain}, json=fields)
     assert made.status_code == 201
     assert made.json()["message"].endswith("is created.")
     assert made.json()["fields"] | fields == made.json()["fields"]
@@ -72,7 +72,7 @@ def test_only_who_may_change_the_set_up_changes_it(
     client = client_as(role)
     here, any_version = {"domain": "DEMO", "code": "20"}, {"If-Match": "*"}
     answers = [
-        client.post(f"{API}/phase", params={"domain": "DEMO"}, json=NEW["phase"][1]),
+        client.post(f"{API}/phase/item", params={"domain": "DEMO"}, json=NEW["phase"][1]),
         client.patch(f"{API}/status/item", params=here, json={"description": "x"}, headers=any_version),
         client.post(f"{API}/status/item/retire", params=here, headers=any_version),
         client.post(f"{API}/status/item/restore", params=here, headers=any_version),
@@ -116,7 +116,7 @@ def test_only_who_may_change_the_set_up_changes_it(
 def test_what_is_wrong_is_told_with_its_field(
     op: TestClient, sort: str, fields: dict[str, Any], field: str, told: str
 ) -> None:
-    refused = op.post(f"{API}/{sort}", params={"domain": "DEMO"}, json=fields)
+    refused = op.post(f"{API}/{sort}/item", params={"domain": "DEMO"}, json=fields)
     assert refused.status_code == 422
     assert [one["field"] for one in refused.json()["errors"]] == [field]
     assert told in refused.json()["errors"][0]["message"]
@@ -184,7 +184,7 @@ def test_a_phase_in_use_is_not_retired_and_the_reason_is_told(op: TestClient) ->
 @pytest.mark.parametrize("code", ["..", "a/b?c#d%41&e=f", "'\"<b>", "."])
 def test_any_code_that_may_be_can_be_kept(op: TestClient, code: str) -> None:
     assert (
-        op.post(f"{API}/origin", params={"domain": "DEMO"}, json={"code": code, "name": "x"}).status_code
+        op.post(f"{API}/origin/item", params={"domain": "DEMO"}, json={"code": code, "name": "x"}).status_code
         == 201
     )
     listed = op.get("/set-up?domain=DEMO").text

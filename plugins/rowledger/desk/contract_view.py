@@ -30,6 +30,7 @@ def shown(contract: Contract, kinds: Sequence[str], personal: Sequence[str]) -> 
     """A contract for somebody who may read batches of ``kinds``, and what is personal in those of ``personal``."""
     told = asdict(contract)
     told["history"] = [_entry(entry, "contract_status" in kinds) for entry in contract.history]
+    told["withdrawn"] = [asdict(entry) for entry in contract.withdrawn]
     told["current"] = told["history"][-1] if told["history"] else None
     told["touches"] = [
         {name: value for name, value in asdict(touch).items() if name != "before" or "contract" in personal}

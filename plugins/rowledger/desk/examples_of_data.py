@@ -13,8 +13,8 @@ CONTRACT: dict[str, Any] = {
     "contract_id": 1201, "domain": "DEMO", "form_id": "F241002", "sign_up_date": "2026-01-12", "current": _ENTRY,
     "history": [_ENTRY], "contact_id": 88, "contact": "K10001", "contact_name": "Ada Byron",
     "touches": [{"seqno": 7, "record_no": 3, "outcome": "created", "before": None, "recorded_at": "2026-01-13T09:00:02Z",
-                 "file_name": "contracts_may.csv", "uploaded_by": "mia"}],
-    "as_of": {"on": "2026-02-02", "known_at": None, "status": _ENTRY},
+                 "file_name": "contracts_may.csv", "uploaded_by": "mia", "rolled_back_at": None}],
+    "withdrawn": [], "as_of": {"on": "2026-02-02", "known_at": None, "status": _ENTRY},
 }  # fmt: skip
 CONTACT: dict[str, Any] = {
     "contact_id": 88, "domain": "DEMO",
@@ -28,11 +28,11 @@ CONTACT: dict[str, Any] = {
                        "changed_at": "2026-01-02T10:00:00Z"}],
     "subscription_history": [{"recorded_at": "2026-01-02T10:00:00Z", "list_id": "NEWS", "name": "Newsletter",
                               "type": "email", "opted_in": True, "seqno": 5, "record_no": 1,
-                              "file_name": "contacts_may.csv", "uploaded_by": "mia"}],
+                              "file_name": "contacts_may.csv", "uploaded_by": "mia", "withdrawn_at": None}],
     "records": [{"recorded_at": "2026-03-01T10:00:00Z", "seqno": 9, "record_no": 4, "outcome": "updated",
                  "changes": {"city": {"before": "Köln", "after": "Bonn"}}, "reasons": None, "warnings": None,
                  "file_name": "contacts_june.csv", "uploaded_by": "mia", "uploaded_at": "2026-03-01T09:58:00Z",
-                 "origins_added": [], "opted_in": [], "opted_out": []}],
+                 "origins_added": [], "opted_in": [], "opted_out": [], "rolled_back_at": None}],
     "totals": {"records": 2, "subscription_history": 1, "contracts": 1},
 }  # fmt: skip
 _USE: dict[str, Any] = {"versions": 2, "batches": 120, "last_used_at": "2026-05-04T08:12:03Z"}

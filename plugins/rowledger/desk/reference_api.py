@@ -151,7 +151,7 @@ def list_items(connection: ConnectionDep, sort: Sort, domain: Where) -> JSONResp
 
 
 @router.post(
-    "/{sort}",
+    "/{sort}/item",
     dependencies=[Keeper],
     status_code=201,
     responses=answers(201, TOLD),

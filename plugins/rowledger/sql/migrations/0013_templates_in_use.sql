@@ -25,15 +25,15 @@ LANGUAGE sql SET search_path = rowledger, pg_catalog AS $$
     ON CONFLICT DO NOTHING
 $$;
 
-CREATE FUNCTION import_batch_sum_reasons() RETURNS trigger LANGUAGE plpgsql SET search_path = rowledger, pg_catalog AS $$
+CREATE FUNCTION import_batch_reasons_counted() RETURNS trigger LANGUAGE plpgsql SET search_path = rowledger, pg_catalog AS $$
 BEGIN
     PERFORM import_batch_count_reasons(NEW.seqno, NEW.reopened);
     RETURN NULL;
 END $$;
-CREATE TRIGGER import_batch_sum_reasons AFTER UPDATE ON import_batch FOR EACH ROW
+CREATE TRIGGER import_batch_reasons_counted AFTER UPDATE ON import_batch FOR EACH ROW
     WHEN (NEW.status IN ('executed', 'cancelled') AND OLD.status NOT IN ('executed', 'cancelled')
           AND NEW.rejected + NEW.ignored + NEW.parked > 0)
-    EXECUTE FUNCTION import_batch_sum_reasons();
+    EXECUTE FUNCTION import_batch_reasons_counted();
 
 SELECT import_batch_count_reasons(seqno, reopened)
 FROM import_batch
