@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,12 +40,12 @@ def worker(connection: Connection, settings: Settings) -> pipeline.Worker:
 
 
 def test_of_two_uploads_of_one_file_at_once_the_second_is_told_of_the_first(
-    connection: Connection,
-    other: Connection,
-    settings: Settings,
-    tmp_path: Any,
+    submit: Submit, connection: Connection, other: Connection, settings: Settings, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
+    submit(
+        CONTACTS.replace("Name", "Another")
+    )  # or the second would wait for the first to enter the template
     (tmp_path / "file.csv").write_text(CONTACTS)
     upload = uploads.keep_file(tmp_path / "file.csv", settings.uploads)
     template = templates.find_template(settings.templates, "contacts", loading.kinds())
@@ -52,7 +53,7 @@ def test_of_two_uploads_of_one_file_at_once_the_second_is_told_of_the_first(
 
     def together(*arguments: Any) -> None:
         with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(1)  # both are here at once, unless one waits for the other before it looks
+            both.wait(3)  # both are here at once, unless one waits for the other before it looks
         add_codes(*arguments)
 
     monkeypatch.setattr(batches, "_add_codes", together)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -283,6 +284,33 @@ def test_workers_that_get_further_are_not_counted(
     assert pipeline.work(worker, seqno).succeeded
 
 
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda cursor, batch: batches.mark_validated(cursor, batch, 1, 0, 0),
+        lambda cursor, batch: batches.finish_validation(cursor, batch),
+        lambda cursor, batch: batches.count_loaded(cursor, batch, Counter(), 60),
+        lambda cursor, batch: batches.wait(cursor, batch, "the disk is full"),
+    ],
+    ids=[
+        "a chunk is validated",
+        "the validation is done",
+        "a chunk is loaded",
+        "the worker says why it stops",
+    ],
+)
+def test_one_step_forward_and_the_workers_lost_before_are_forgotten(
+    forward: Callable[[db.Cursor, Batch], None], submit: Submit, connection: Connection
+) -> None:
+    seqno = submit(CONTACTS)
+    batches.claim(connection, seqno, "killed", 60)
+    batch = batches.claim(connection, seqno, "tester", 60)
+    assert batch.attempts == 2
+    with db.transaction(connection) as cursor:
+        forward(cursor, batch)
+    assert batches.get(connection, seqno).attempts == 0
+
+
 def test_what_time_mends_lets_the_batch_wait_and_says_why(
     submit: Submit, worker: pipeline.Worker, other: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,13 +451,17 @@ def test_a_worker_whose_statement_takes_longer_than_its_lease_is_waited_for(
         working.result()
 
 
+@pytest.mark.parametrize("lane", [False, True], ids=["alone", "lane"])
 def test_a_worker_whose_lease_is_not_over_is_waited_for(
-    submit: Submit, connection: Connection, other: Connection
+    lane: bool, submit: Submit, connection: Connection, other: Connection
 ) -> None:
     seqno = submit(CONTACTS)
     batch = batches.claim(connection, seqno, "tester", 60)
     with db.transaction(connection) as cursor:
-        batches.hold(cursor, batch, 60)
+        if lane:
+            batches.hold_shared(cursor, batch)
+        else:
+            batches.hold(cursor, batch, 60)
         time.sleep(0.2)
         with db.transaction(other) as asking:
             asking.execute("SET lock_timeout = '300ms'")

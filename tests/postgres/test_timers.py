@@ -8,6 +8,7 @@ import functools
 import itertools
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from datetime import UTC, date, datetime, timedelta
@@ -418,8 +419,9 @@ def test_an_import_waits_for_a_run_that_gives_to_its_contracts(place: New, datab
             assert timers._give_chunk(cursor, domain, 0, SIGNED + timedelta(40), 10)[0]
             importing = threading.Thread(target=bring)
             importing.start()
-            importing.join(timeout=1.5)
-            assert importing.is_alive()
+            waits = "SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+            while importing.is_alive() and not rows(cursor, waits):
+                time.sleep(0.05)
         importing.join()
         assert became == [["historic"]]
         assert here.history()[1:] == [(29, "20", "import", "10"), (30, "35", "timer", "20")]
