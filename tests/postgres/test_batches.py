@@ -43,20 +43,19 @@ def test_of_two_uploads_of_one_file_at_once_the_second_is_told_of_the_first(
     submit: Submit, connection: Connection, other: Connection, settings: Settings, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    submit(
-        CONTACTS.replace("Name", "Another")
-    )  # or the second would wait for the first to enter the template
+    # Or the second would wait for the first to enter the template.
+    submit(CONTACTS.replace("Name", "Another"))
     (tmp_path / "file.csv").write_text(CONTACTS)
     upload = uploads.keep_file(tmp_path / "file.csv", settings.uploads)
     template = templates.find_template(settings.templates, "contacts", loading.kinds())
-    add_codes, both = batches._add_codes, threading.Barrier(2)
+    note, both = batches.note, threading.Barrier(2)
 
     def together(*arguments: Any) -> None:
         with contextlib.suppress(threading.BrokenBarrierError):
             both.wait(3)  # both are here at once, unless one waits for the other before it looks
-        add_codes(*arguments)
+        note(*arguments)
 
-    monkeypatch.setattr(batches, "_add_codes", together)
+    monkeypatch.setattr(batches, "note", together)
 
     def register(one: Connection) -> int | DuplicateUpload:
         try:
