@@ -2,7 +2,7 @@
 ### Contracts into PostgreSQL, with a ledger of what became of every record
 
 **Waits for** uploaded files of the kind `contract`: import batches in the state *waiting*. Every quarter of an hour
-`sense` takes what waits, at most a hundred batches; with nothing waiting it ends *skipped*.
+`sense` takes what waits, at most 500 batches; with nothing waiting it ends *skipped*.
 
 **Writes**, for each batch on its own, labelled with its number and file name:
 

@@ -2,7 +2,7 @@
 ### Contract statuses into PostgreSQL, with a ledger of what became of every record
 
 **Waits for** uploaded files of the kind `contract_status`: import batches in the state *waiting*. Every quarter of an hour
-`sense` takes what waits, at most a hundred batches; with nothing waiting it ends *skipped*.
+`sense` takes what waits, at most 500 batches; with nothing waiting it ends *skipped*.
 Records that were parked because their contract or result code did not exist are replayed once it does.
 
 **Writes**, for each batch on its own, labelled with its number and file name:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,12 @@ class Engine:
             self._opened = db.connect(self.settings.database_url)
         return self._opened
 
-    def submit(self, content: str, template: str = "contacts") -> int:
+    def submit(self, content: str, template: str = "contacts", domain: str = "DEMO") -> int:
         path = self.folder / f"file_{next(_numbers)}.csv"
         path.write_text(content, encoding="utf-8")
         chosen = templates.find_template(self.settings.templates, template, loading.kinds())
         upload = uploads.keep_file(path, self.settings.uploads)
-        return batches.register(self.connection, upload, chosen, suite_hash(chosen), "DEMO",
+        return batches.register(self.connection, upload, chosen, suite_hash(chosen), domain,
                                 by="tester", through="command line", again=True)  # fmt: skip
 
     def batch(self, seqno: int) -> Batch:
@@ -188,8 +188,11 @@ def _own_length(events: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def started(server: Any, folder: Path) -> Iterator[Engine]:
-    """A whole Airflow, its DAGs of imports unpaused, in two databases of the server, whose ``migrated`` has the tables."""
+def started(server: Any, folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[Engine]:
+    """A whole Airflow, its DAGs of imports unpaused, in two databases of the server, whose ``migrated`` has the tables.
+
+    ``variables`` are more settings of Rowledger, as environment variables.
+    """
     for statement in ("CREATE DATABASE airflow", "CREATE DATABASE worked_by_airflow TEMPLATE migrated"):
         execute(server.get_uri("postgres"), statement)
     url = server.get_uri("worked_by_airflow")
@@ -198,14 +201,15 @@ def started(server: Any, folder: Path) -> Iterator[Engine]:
         database_url=url, validate_chunk=CHUNK, load_chunk=CHUNK,
     )  # fmt: skip
     place = local.Place(folder / "airflow", folder / "logs", server.get_uri("airflow"), local.free_port())
-    variables = {
+    everything = {
         "AIRFLOW_CONN_ROWLEDGER": local.airflow_connection(url),
         "ROWLEDGER_HOME": str(settings.home),
         "ROWLEDGER_TEMPLATES": str(settings.templates),
         "ROWLEDGER_VALIDATE_CHUNK": str(CHUNK),
         "ROWLEDGER_LOAD_CHUNK": str(CHUNK),
+        **(variables or {}),
     }
-    with local.running(place, variables) as api:
+    with local.running(place, everything) as api:
         running = Engine(api, place, settings, folder, server)
         for dag in (f"{kind}_import" for kind in loading.kinds()):
             running.until(lambda dag=dag: _known(api, dag))  # type: ignore[misc]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rowledger.errors import SetupError
 
+MAX_BATCHES_PER_RUN = 1024  # Airflow maps a task over no more ([core] max_map_length)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -26,7 +28,7 @@ class Settings:
     load_chunk: int = 50_000
     load_lanes: int = 2
     lease_seconds: int = 300
-    batches_per_run: int = 100
+    batches_per_run: int = 500
     max_attempts: int = 5
     max_upload_bytes: int = 2_000_000_000
 
@@ -49,14 +51,16 @@ def from_environment() -> Settings:
         load_chunk=_positive("ROWLEDGER_LOAD_CHUNK", Settings.load_chunk),
         load_lanes=_positive("ROWLEDGER_LOAD_LANES", Settings.load_lanes),
         lease_seconds=_positive("ROWLEDGER_LEASE_SECONDS", Settings.lease_seconds),
-        batches_per_run=_positive("ROWLEDGER_BATCHES_PER_RUN", Settings.batches_per_run),
+        batches_per_run=_positive("ROWLEDGER_BATCHES_PER_RUN", Settings.batches_per_run, MAX_BATCHES_PER_RUN),
         max_attempts=_positive("ROWLEDGER_MAX_ATTEMPTS", Settings.max_attempts),
         max_upload_bytes=_positive("ROWLEDGER_MAX_UPLOAD_BYTES", Settings.max_upload_bytes),
     )
 
 
-def _positive(name: str, default: int) -> int:
+def _positive(name: str, default: int, most: int | None = None) -> int:
     value = os.environ.get(name, str(default))
     if not value.isascii() or not value.isdigit() or int(value) == 0:
         raise SetupError(f"{name} must be a whole number above 0, not {value!r}.")
+    if most is not None and int(value) > most:
+        raise SetupError(f"{name} must be {most:,} at most, not {value}.")
     return int(value)

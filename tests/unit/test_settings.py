@@ -50,3 +50,11 @@ def test_a_number_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, value: 
         SetupError, match=f"ROWLEDGER_LOAD_CHUNK must be a whole number above 0, not '{value}'"
     ):
         from_environment()
+
+
+def test_no_run_takes_on_more_batches_than_airflow_maps_a_task_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWLEDGER_BATCHES_PER_RUN", "1024")
+    assert from_environment().batches_per_run == 1024
+    monkeypatch.setenv("ROWLEDGER_BATCHES_PER_RUN", "1025")
+    with pytest.raises(SetupError, match="ROWLEDGER_BATCHES_PER_RUN must be 1,024 at most, not 1025"):
+        from_environment()

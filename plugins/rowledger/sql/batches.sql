@@ -96,6 +96,7 @@ SELECT seqno FROM import_batch WHERE status = 'waiting' ORDER BY seqno
 
 -- name: reserve
 -- Batches that wait, batches whose worker has fallen silent, and those this run has taken before (a retried sensor).
+-- A run never has more than the limit, also with those that it is done with.
 -- What waits its turn in another run stays that run's as long as it works at any batch.
 WITH free AS (
     SELECT seqno
@@ -107,7 +108,9 @@ WITH free AS (
                WHERE other.run_id = b.run_id AND other.status IN ('waiting', 'in_progress')
                  AND other.leased_until >= now())))
     ORDER BY seqno
-    LIMIT %(limit)s
+    LIMIT greatest(0, %(limit)s - (SELECT count(*) FROM import_batch AS done
+                                   WHERE done.kind = %(kind)s AND done.run_id = %(run_id)s
+                                     AND done.status NOT IN ('waiting', 'in_progress')))
     FOR UPDATE SKIP LOCKED
 )
 UPDATE import_batch
