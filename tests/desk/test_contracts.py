@@ -39,7 +39,8 @@ def test_a_contract_shows_its_status_and_its_history_the_newest_first(
     assert history.index("2026-02-05") < history.index('href="/batches/4"') < history.index("2026-01-01")
     assert "the status that every contract begins with" in history
     assert "2026-01-01: 10 Signed; 2026-02-05: 20 Called; 2026-03-05: 30 Confirmed</title>" in page.text
-    assert "corrected: sign up date was <bdi>2026-01-01</bdi>" in page.text
+    assert "sign up date was <bdi>2026-01-01</bdi>" in page.text
+    assert "contact was <bdi>empty</bdi>" in page.text
 
 
 def test_the_page_by_number_is_the_page_by_form_id(client: TestClient, known: None) -> None:
