@@ -31,8 +31,10 @@ described: .venv/installed ## make docs/templates.md and the templates' JSON Sch
 bench: .venv/installed-dev ## speed and memory beside hand-written SQL, about half an hour (ARGS=--quick for a minute)
 	$(BIN)/python bench/bench.py $(ARGS)
 
-chaos: .venv/installed-dev ## every fault at every point, two writers, random kills; about two hours (ARGS="--seconds 600" for less)
+chaos: .venv/installed-dev ## every fault at every point, random kills, kills of a whole Airflow; hours (ARGS="--seconds 600" for some of the first)
 	PYTHONPATH=tests $(BIN)/python -m faults.chaos $(ARGS)
+	$(if $(ARGS),,PYTHONPATH=tests $(BIN)/python -m faults.airflow_kills)
+	$(if $(ARGS),,PYTHONPATH=tests $(BIN)/python -m faults.backlog)
 
 guards: .venv/installed-dev ## remove our own guards one at a time; some test must go red for each; some minutes (ARGS="--jobs 2")
 	PYTHONPATH=tests $(BIN)/python -m faults.guards $(ARGS)

@@ -32,7 +32,7 @@ from faults.harness import Server, Trial
 from faults.scenarios import ENUMERATED, KILLED
 
 DOUBLES, KILLS = 1000, 10_000
-KILLS_IN_A_TRIAL = 4  # so many strike on average
+KILLS_IN_A_TRIAL = 2.5  # more strike on average
 TWO_WRITERS = ("contacts", "contract statuses", "contracts")
 
 
@@ -97,7 +97,7 @@ def leases(server: Server, seed: str) -> Iterator[Task]:
 
 def killed(server: Server, seed: str) -> Iterator[Task]:
     """Kills at random moments, while two lanes are loaded."""
-    for number in range(KILLS // KILLS_IN_A_TRIAL):
+    for number in range(int(KILLS / KILLS_IN_A_TRIAL)):
         yield Task(
             f"kills/{number}",
             lambda s, n=number: kills.killed_at_random(  # type: ignore[misc]
