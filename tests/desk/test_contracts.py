@@ -62,6 +62,9 @@ def test_a_day_and_a_moment_ask_for_what_held_and_what_was_known(
     told = client.get(address, params=asked).text
     assert "the status <strong><bdi>10</bdi></strong>" in told
     assert 'name="on" value="2026-02-10"' in told
+    moment = found.history[2].recorded_at
+    assert f"On 2026-02-10, as we knew it at {moment:%Y-%m-%d %H:%M} UTC" in told
+    assert f'name="known_at" value="{moment:%Y-%m-%dT%H:%M}"' in told
     assert "this contract had no status." in client.get(address, params={"on": "2025-12-31"}).text
     api = client.get("/api/v1/contracts/DEMO/F1", params=asked).json()["as_of"]
     assert (api["on"], api["status"]["code"]) == ("2026-02-10", "10")

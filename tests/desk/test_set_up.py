@@ -109,8 +109,8 @@ def test_only_who_may_change_the_set_up_changes_it(
         ("status", {"code": "41", "phase": "NEW", "description": "x", "initial": True, "definitive": True}, "definitive", "must be false"),
         ("subscription", {"list_id": "L", "name": "x", "type": "pigeon"}, "type", "must be one of"),
         ("subscription", {"list_id": "L", "name": "x", "type": "mail", "display_sequence": None}, "display_sequence", "must be a whole number"),
-        ("origin", {"code": "Y", "name": "x", "colour": "red"}, "colour", "is not a field of a origin"),
-        ("domain", {"code": "Z", "name": "x", "phases": [{"code": "P", "description": "x"}]}, "phases", "is not a field of a domain"),
+        ("origin", {"code": "Y", "name": "x", "colour": "red"}, "colour", "colour is not known here. Origins have: code, name, active."),
+        ("domain", {"code": "Z", "name": "x", "phases": [{"code": "P", "description": "x"}]}, "phases", "phases is not known here. Domains have: code, name, retired."),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_its_field(

@@ -630,6 +630,32 @@ def test_a_template_is_exported_as_a_file_to_fill_in(call: Call) -> None:
     )
 
 
+def test_a_template_is_exported_as_a_spreadsheet_with_the_codes_of_a_domain(
+    call: Call, tmp_path: Path
+) -> None:
+    from openpyxl import load_workbook
+
+    file = tmp_path / "codes.xlsx"
+    told = call("export-template", "result_codes", "--xlsx", str(file), "--domain", "DEMO")
+    assert (told.code, told.out) == (0, "")
+    assert [cell.value for cell in load_workbook(file)["Codes"]["A"]] == [
+        "Result code",
+        "10",
+        "20",
+        "30",
+        "90",
+    ]
+    assert call("export-template", "result_codes", "--xlsx", str(file)).err.startswith("Say with --domain")
+    assert call("export-template", "result_codes", "--xlsx", str(file), "--domain", "NONE").code == 2
+    nowhere = call(
+        "export-template", "result_codes", "--xlsx", str(tmp_path / "no" / "x.xlsx"), "--domain", "DEMO"
+    )
+    assert (
+        nowhere.code,
+        "cannot be written (No such file or directory)" in nowhere.err.replace("\n", " "),
+    ) == (2, True)
+
+
 def test_the_derived_suite_is_printed_with_its_hash(call: Call) -> None:
     suite = call("suite", "contacts").json
     assert suite["name"] == "contacts"

@@ -7,21 +7,29 @@ CREATE INDEX template_version_name ON template_version (name, kind);
 -- Why records were not loaded is counted when a batch ends, whoever ends it: pages about many batches read the counts
 -- and never the ledger.
 CREATE FUNCTION import_batch_count_reasons(ended bigint, times integer) RETURNS void
-LANGUAGE sql SET search_path = rowledger, pg_catalog AS $$
+LANGUAGE sql SET search_path = rowledger, pg_catalog SET work_mem = '64MB' SET enable_memoize = off AS $$
     INSERT INTO import_batch_reason (seqno, reopened, place, outcome, rule, "column", records, examples)
+    -- A file can have millions of reasons: what is sorted is their places, not their sentences.
     WITH told AS (
-        SELECT outcome, reason ->> 'rule' AS rule, reason ->> 'column' AS "column", record_no,
-               reason ->> 'value' AS value, reason ->> 'message' AS message,
-               row_number() OVER (PARTITION BY outcome, reason ->> 'rule', reason ->> 'column' ORDER BY record_no) AS nth
+        SELECT outcome COLLATE "C" AS outcome, (reason ->> 'rule') COLLATE "C" AS rule,
+               (reason ->> 'column') COLLATE "C" AS "column", record_no
         FROM import_record, jsonb_array_elements(reasons) AS reason
         WHERE seqno = ended AND outcome IN ('rejected', 'ignored', 'parked')
+    ), counted AS (
+        SELECT outcome, rule, "column", count(*) AS records, (array_agg(record_no ORDER BY record_no))[1:3] AS firsts
+        FROM told
+        GROUP BY outcome, rule, "column"
     )
-    SELECT ended, times, row_number() OVER (ORDER BY count(*) DESC, outcome, rule, "column"),
-           outcome, rule, "column", count(*),
-           jsonb_agg(jsonb_build_object('record_no', record_no, 'value', value, 'message', message) ORDER BY nth)
-               FILTER (WHERE nth <= 3)
-    FROM told
-    GROUP BY outcome, rule, "column"
+    SELECT ended, times, row_number() OVER (ORDER BY records DESC, outcome, rule, "column"),
+           outcome, rule, "column", records,
+           (SELECT jsonb_agg(jsonb_build_object('record_no', record_no, 'value', value, 'message', message))
+            FROM (SELECT record_no, reason ->> 'value' AS value, reason ->> 'message' AS message
+                  FROM import_record, jsonb_array_elements(reasons) WITH ORDINALITY AS one (reason, place)
+                  WHERE seqno = ended AND record_no = ANY(firsts) AND reason ->> 'rule' = rule
+                    AND reason ->> 'column' IS NOT DISTINCT FROM "column"
+                  ORDER BY record_no, place
+                  LIMIT 3) AS example)
+    FROM counted
     ON CONFLICT DO NOTHING
 $$;
 
