@@ -179,7 +179,9 @@ def _known(sort: Sort, given: Mapping[str, Any]) -> None:
     names = ABOUT[sort].names
     for name in given:
         if name not in names:
-            raise WrongValue(name, f"{name} is not known here. {ABOUT[sort].plural} have: {', '.join(names)}.")
+            raise WrongValue(
+                name, f"{name} is not known here. {ABOUT[sort].plural} have: {', '.join(names)}."
+            )
 
 
 def domains(connection: Connection) -> list[dict[str, Any]]:
