@@ -43,8 +43,9 @@ STOP_SECONDS = 8  # a task that needs longer is killed; the next start goes on w
 # What makes Airflow notice within seconds that a part of it is lost, and outlast the restart of another part.
 # docker-compose.yml has the same.
 RECOVERY = {
-    # A scheduler without a heartbeat for so long is lost; another one starts its tasks anew. It beats every 5 s.
-    "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+    # A scheduler without a heartbeat for so long is lost; another one starts its tasks anew. Not less: each beat writes
+    # the time of the one before, so that a scheduler that needs ten seconds to expand a large run would count itself lost.
+    "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
     # A task without a heartbeat for so long is lost. Longer than the API server needs to start again.
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
