@@ -791,7 +791,10 @@ def test_rule_7_the_profile_of_a_much_touched_contact_is_bounded(
     assert [(one["seqno"], one["changes"]["last_name"]["after"]) for one in found.records] == [
         (5, "Name 4"), (4, "Name 3"),
     ]  # fmt: skip
-    assert (len(found.subscription_history), found.totals) == (2, {"records": 5, "subscription_history": 2, "contracts": 0})
+    assert (len(found.subscription_history), found.totals) == (
+        2,
+        {"records": 5, "subscription_history": 2, "contracts": 0},
+    )
 
 
 def test_rule_7_a_record_that_the_mode_left_out_is_in_the_profile(
