@@ -97,12 +97,15 @@ class Engine:
             time.sleep(0.1)
 
     def task_process(self) -> psutil.Process:
-        """The task at work: every connection of Rowledger says the process it belongs to in its name."""
+        """The task at work: a connection says in its name which process it belongs to.
+
+        The one that has been at it for longest: a sensor of another DAG may look in meanwhile.
+        """
         with transaction(self.connection) as cursor:
             names = rows(
                 cursor,
                 "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name LIKE 'rowledger %%' AND application_name <> %(own)s",
+                " AND application_name LIKE 'rowledger %%' AND application_name <> %(own)s ORDER BY backend_start",
                 {"own": f"rowledger {os.getpid()}"},
             )
         return psutil.Process(int(names[0]["application_name"].split()[1]))

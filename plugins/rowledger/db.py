@@ -65,15 +65,18 @@ _TROUBLE = {
 }
 
 
-def connect(url: str) -> Connection:
-    """Open a connection with pinned session settings. Raises TryAgain or SetupError."""
+def connect(url: str, program: str = "rowledger") -> Connection:
+    """Open a connection with pinned session settings. Raises TryAgain or SetupError.
+
+    The server lists it as that program, with the number of its process.
+    """
     with _translated():
         connection = psycopg2.connect(
             url,
             options=SESSION,
             client_encoding="UTF8",
             connect_timeout=10,
-            application_name=f"rowledger {os.getpid()}",
+            application_name=f"{program} {os.getpid()}",
             connection_factory=Connection,
             cursor_factory=psycopg2.extras.RealDictCursor,
         )

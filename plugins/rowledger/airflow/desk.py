@@ -54,7 +54,7 @@ def _connect(settings: Settings) -> Connection:
                 f'There is neither an Airflow connection "{CONNECTION_ID}" nor a ROWLEDGER_DATABASE_URL.'
             ) from None
         address = settings.database_url
-    return db.connect(address)
+    return db.connect(address, "rowledger-desk")
 
 
 def dag_of(kind: str) -> str:
