@@ -429,6 +429,17 @@ def lacking_raw(connection: Connection, kind: str) -> list[int]:
         return [r["seqno"] for r in rows(cursor, _SQL["lacking_raw"], {"kind": kind})]
 
 
+def unread(connection: Connection, kind: str) -> list[int]:
+    """The batches that were cancelled before anybody read them: nobody knows their records yet."""
+    with transaction(connection) as cursor:
+        return [r["seqno"] for r in rows(cursor, _SQL["unread"], {"kind": kind})]
+
+
+def count_unread(cursor: Cursor, batch: Batch, records: int) -> None:
+    """Note how many records such a batch has; all of them are in the ledger as unprocessed by now."""
+    cursor.execute(_SQL["count_unread"], {"seqno": batch.seqno, "records": records})
+
+
 def set_records(
     cursor: Cursor, batch: Batch, records: int, warnings: Iterable[Reason], columns: dict[str, str]
 ) -> None:

@@ -33,8 +33,9 @@ def write_rejects(cursor: Cursor, batch: Batch, rejects: Iterable[Reject]) -> No
 
 
 def add_unprocessed(cursor: Cursor, batch: Batch, records: int) -> int:
-    """Give every record without an outcome the outcome unprocessed; returns their number."""
-    cursor.execute(_SQL["add_unprocessed"], {"seqno": batch.seqno, "records": records})
+    """Give every record without an outcome the outcome unprocessed, as of the end of its batch; returns their number."""
+    asked = {"seqno": batch.seqno, "records": records, "ended": batch.processed_at}
+    cursor.execute(_SQL["add_unprocessed"], asked)
     return cursor.rowcount
 
 

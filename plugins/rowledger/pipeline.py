@@ -272,22 +272,54 @@ def template_of(connection: Connection, batch: Batch) -> ImportTemplate:
 
 def complete_raw(worker: Worker, seqno: int) -> None:
     """The same for a batch that failed or was cancelled before its close. Raises TryAgain."""
-    batch = batches.get(worker.connection, seqno)
-    with transaction(worker.connection) as cursor:
-        batches.end_silent(cursor, worker.settings.lease_seconds, seqno)
-
-    @contextmanager
-    def chunk(batch: Batch) -> Iterator[Cursor]:
-        with transaction(worker.connection) as cursor:
-            batches.fence(cursor, batch)
-            yield cursor
-
+    batch = _ended(worker, seqno)
+    fenced = partial(_fenced, worker)
     try:
-        _add_raw_cells(worker, batch, chunk)
+        _add_raw_cells(worker, batch, fenced)
     except FileError as error:  # never to be had any more
         log.warning("Import batch %s: the cells of its refused records are lost. %s", seqno, error)
-        with chunk(batch) as cursor:
+        with fenced(batch) as cursor:
             ledger.give_up_raw(cursor, batch)
+
+
+def count_unread(worker: Worker, seqno: int) -> None:
+    """A batch that was cancelled before anybody read it: its records were never reached. Raises TryAgain."""
+    batch = _ended(worker, seqno)
+    try:
+        records = _count(worker, batch)
+    except FileError as error:  # what cannot be read has no records
+        with _fenced(worker, batch) as cursor:
+            batches.note(cursor, seqno, "not counted", worker.by, str(error))
+        return
+    with _fenced(worker, batch) as cursor:
+        if batches.read(cursor, seqno).records_in_file is None:
+            ledger.add_unprocessed(cursor, batch, records)
+            batches.count_unread(cursor, batch, records)
+            batches.note(cursor, seqno, "counted", worker.by, f"{records:,} records, none of them reached")
+
+
+@_on_disk()
+def _count(worker: Worker, batch: Batch) -> int:
+    from rowledger.records_in import Records
+
+    template = template_of(worker.connection, batch)
+    with Records(Path(batch.file_path), template, worker.settings.scratch) as records:
+        return records.count
+
+
+def _ended(worker: Worker, seqno: int) -> Batch:
+    """A batch that has ended, and that nobody who fell silent holds any more."""
+    with transaction(worker.connection) as cursor:
+        batches.end_silent(cursor, worker.settings.lease_seconds, seqno)
+    return batches.get(worker.connection, seqno)
+
+
+@contextmanager
+def _fenced(worker: Worker, batch: Batch) -> Iterator[Cursor]:
+    """A transaction about a batch that has ended."""
+    with transaction(worker.connection) as cursor:
+        batches.fence(cursor, batch)
+        yield cursor
 
 
 @contextmanager

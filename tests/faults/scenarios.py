@@ -258,6 +258,8 @@ def validate_one_chunk(seqno: int, ending: Exception, worker: Worker) -> None:
 def _settle(kind: str, worker: Worker) -> None:
     for seqno in batches.lacking_raw(worker.connection, kind):
         pipeline.complete_raw(worker, seqno)
+    for seqno in batches.unread(worker.connection, kind):
+        pipeline.count_unread(worker, seqno)
 
 
 def prepare_reopened(worker: Worker, folder: Path) -> None:
@@ -378,6 +380,11 @@ ENUMERATED = {
     ),
     "paused while loading": Scenario(
         prepare_half_loaded, (PAUSE, refused(LOAD), RESUME, LOAD, CLOSE), after=("contacts", 1)
+    ),
+    "cancelled unread": Scenario(
+        prepare_nothing,
+        (CANCEL, refused(VALIDATE), Step("settle", partial(_settle, "contract_status"))),
+        after=("contract statuses", 0),
     ),
     "cancelled while validating": Scenario(
         prepare_half_validated,

@@ -16,7 +16,7 @@ import pytest
 
 from rowledger import batches, control, db, ledger, pipeline, uploads
 from rowledger.db import Connection
-from rowledger.errors import Fenced, NotPossible, SetupError, Stopped, TryAgain, UnknownCode
+from rowledger.errors import Fenced, NotPossible, RecordRefused, SetupError, Stopped, TryAgain, UnknownCode
 from rowledger.model import Batch
 from rowledger.settings import Settings
 
@@ -148,6 +148,44 @@ def test_a_batch_that_was_paused_again_and_again_ends_as_one_that_was_not(
             control.resume(other, seqno, by="anna")
     assert pauses > 2
     assert story(other, seqno) == undisturbed
+
+
+@pytest.mark.parametrize(("template", "content"), FILES, ids=[name for name, _ in FILES])
+def test_the_records_of_a_batch_that_was_cancelled_unread_are_counted_as_never_reached(
+    template: str, content: str, submit: Submit, worker: pipeline.Worker, other: Connection
+) -> None:
+    seqno = submit(content, template)
+    cancelled = control.cancel(other, seqno, by="anna")
+    assert cancelled.records_in_file is None
+    assert batches.unread(other, cancelled.kind) == [seqno]
+    for _ in range(2):  # once more changes nothing
+        pipeline.count_unread(worker, seqno)
+        *_, counted, records = story(other, seqno)
+        assert counted["unprocessed"] == len(records) == content.count("\n") - (template == "contacts")
+        assert [event["event"] for event in batches.events(other, seqno)] == [
+            "uploaded",
+            "cancelled",
+            "counted",
+        ]
+    assert batches.unread(other, cancelled.kind) == []
+    assert violations(other) == []
+    with pytest.raises(RecordRefused, match="import_batch_terminal"), db.transaction(other) as cursor:
+        cursor.execute(
+            "UPDATE import_batch SET records_in_file = NULL, unprocessed = 0 WHERE seqno = %s", (seqno,)
+        )
+
+
+def test_a_batch_that_was_cancelled_unread_and_whose_file_cannot_be_read_says_so_once(
+    submit: Submit, worker: pipeline.Worker, other: Connection
+) -> None:
+    seqno = submit("External ID;Email;Last name\nC1;c1@example.org;One\n")
+    control.cancel(other, seqno, by="anna")
+    pipeline.count_unread(worker, seqno)
+    event = batches.events(other, seqno)[-1]
+    assert event["event"] == "not counted"
+    assert "semicolon" in event["detail"]
+    assert batches.unread(other, "contact") == []
+    assert violations(other) == []
 
 
 @pytest.mark.parametrize(("template", "content"), FILES, ids=[name for name, _ in FILES])

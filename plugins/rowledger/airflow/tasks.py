@@ -75,20 +75,31 @@ def replay(kind: str) -> None:
 def settle(kind: str) -> None:
     """Complete what ended before its close, and roll back what was asked for; the task ends skipped when there is none."""
     with _task_states(), _worker() as worker:
-        incomplete, asked = _unsettled(worker, kind)
+        incomplete, unread, asked = _unsettled(worker, kind)
         for seqno in incomplete:
             pipeline.complete_raw(worker, seqno)
             log.info("Import batch %s: the cells of its refused records are in the ledger now", seqno)
+        for seqno in unread:
+            pipeline.count_unread(worker, seqno)
+            log.info(
+                "Import batch %s was cancelled before anybody read it: its records are counted now", seqno
+            )
         for seqno in asked:
             log.info("Import batch %s is rolled back: %s", seqno, roll_back.work(worker, seqno).in_words)
-    if not incomplete and not asked:
+    if not incomplete and not unread and not asked:
         raise AirflowSkipException(
             f"No ended batch of the kind {kind} lacks anything, and none is to be rolled back."
         )
 
 
-def _unsettled(worker: pipeline.Worker, kind: str) -> tuple[list[int], list[int]]:
-    return batches.lacking_raw(worker.connection, kind), roll_back.pending(worker.connection, kind)
+def _unsettled(worker: pipeline.Worker, kind: str) -> tuple[list[int], list[int], list[int]]:
+    """What lacks raw cells, what was never read, and what is to be rolled back."""
+    connection = worker.connection
+    return (
+        batches.lacking_raw(connection, kind),
+        batches.unread(connection, kind),
+        roll_back.pending(connection, kind),
+    )
 
 
 def validate(seqno: int) -> None:

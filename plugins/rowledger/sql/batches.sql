@@ -196,6 +196,17 @@ WHERE kind = %(kind)s AND b.status IN ('executed', 'cancelled') AND NOT processe
   AND raw IS NULL AND outcome IN ('rejected', 'ignored', 'parked')
 ORDER BY seqno
 
+-- name: unread
+-- Batches that were cancelled before anybody read them; not those whose records cannot be counted.
+SELECT seqno
+FROM import_batch AS b
+WHERE kind = %(kind)s AND status = 'cancelled' AND records_in_file IS NULL
+  AND NOT EXISTS (SELECT FROM import_batch_event AS e WHERE e.seqno = b.seqno AND event = 'not counted')
+ORDER BY seqno
+
+-- name: count_unread
+UPDATE import_batch SET records_in_file = %(records)s, unprocessed = %(records)s WHERE seqno = %(seqno)s
+
 -- name: reopen
 UPDATE import_batch
 SET status = 'waiting', reopened = reopened + 1, import_completed = false, processed = false,
