@@ -21,14 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from rowledger import domains, staging
-from rowledger.db import Connection, Cursor, queries, row, rows, transaction
-from rowledger.errors import DuplicateUpload, Fenced, KeyReused, NotPossible, SetupError, Stopped, UnknownCode
+from rowledger.db import Connection, Cursor, queries, row, rows, savepoint, transaction
+from rowledger.errors import (
+    DuplicateUpload,
+    Fenced,
+    KeyReused,
+    NotPossible,
+    SetupError,
+    Stopped,
+    TryAgain,
+    UnknownCode,
+)
 from rowledger.model import Batch, BatchStatus, Outcome, Reason
 from rowledger.templates import ImportTemplate
 from rowledger.uploads import Upload
 
 _SQL = queries("batches")
 log = logging.getLogger("rowledger")
+CLAIM_TRIES = 10  # of three seconds each
 
 
 @dataclass(frozen=True)
@@ -310,7 +320,7 @@ def claim(
     validated batch. Raises UnknownCode, SetupError or Stopped.
     """
     with transaction(connection) as cursor:
-        end_silent(cursor, lease_seconds, seqno)
+        _take_from_silent(cursor, seqno, lease_seconds)
         batch = _locked(cursor, seqno)
         if batch.succeeded:
             return batch
@@ -328,6 +338,25 @@ def claim(
             return read(cursor, seqno)
         cursor.execute(_SQL["claim"], {"seqno": seqno, "run_id": run_id, "lease_seconds": lease_seconds})
         return read(cursor, seqno)
+
+
+def _take_from_silent(cursor: Cursor, seqno: int, lease_seconds: int) -> None:
+    """The fence. A worker that holds it and has been silent for a lease by now, or will be soon, is ended.
+
+    Raises TryAgain when one that is at work keeps it for too long.
+    """
+    for attempt in range(1, CLAIM_TRIES + 1):
+        end_silent(cursor, lease_seconds, seqno)
+        try:
+            with savepoint(cursor):
+                cursor.execute(_SQL["impatience"])
+                cursor.execute(_SQL["fence"], {"seqno": seqno})
+        except TryAgain:
+            if attempt == CLAIM_TRIES or cursor.connection.closed:
+                raise
+        else:
+            cursor.execute(_SQL["no_impatience"])
+            return
 
 
 def _reopen(cursor: Cursor, batch: Batch, by: str) -> None:

@@ -466,6 +466,17 @@ def test_a_worker_that_is_stopped_inside_a_chunk_keeps_its_batch_for_a_lease_and
     assert batches.get(other, seqno).waits_because is None
 
 
+def test_whoever_wants_a_batch_outwaits_a_worker_that_has_fallen_silent_only_now(
+    submit: Submit, connection: Connection, other: Connection
+) -> None:
+    batch = claimed(connection, submit(CONTACTS))
+    taken: list[Batch] = []
+    with contextlib.suppress(TryAgain), db.transaction(connection) as cursor:
+        batches.hold_shared(cursor, batch)
+        taken.append(batches.claim(other, batch.seqno, "another", 2))
+    assert [one.epoch for one in taken] == [batch.epoch + 1]
+
+
 def test_a_worker_whose_statement_takes_longer_than_its_lease_is_waited_for(
     submit: Submit, connection: Connection, other: Connection
 ) -> None:

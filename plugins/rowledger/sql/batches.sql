@@ -161,6 +161,12 @@ WHERE seqno = %(seqno)s
 -- name: patience
 SET LOCAL lock_timeout = '60s'
 
+-- name: impatience
+SET LOCAL lock_timeout = '3s'
+
+-- name: no_impatience
+SET LOCAL lock_timeout = DEFAULT
+
 -- name: stop
 -- The request that stopped the batch last.
 SELECT event, by, detail FROM import_batch_event
