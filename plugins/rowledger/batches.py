@@ -347,6 +347,7 @@ def _take_from_silent(cursor: Cursor, seqno: int, lease_seconds: int) -> None:
     """
     for attempt in range(1, CLAIM_TRIES + 1):
         end_silent(cursor, lease_seconds, seqno)
+        cursor.execute(_SQL["look_again"])
         try:
             with savepoint(cursor):
                 cursor.execute(_SQL["impatience"])

@@ -304,7 +304,7 @@ def _count(worker: Worker, batch: Batch) -> int:
 
     template = template_of(worker.connection, batch)
     with Records(Path(batch.file_path), template, worker.settings.scratch) as records:
-        return records.count
+        return int(records.count)
 
 
 def _ended(worker: Worker, seqno: int) -> Batch:

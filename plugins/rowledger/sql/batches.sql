@@ -119,6 +119,10 @@ FROM free
 WHERE import_batch.seqno = free.seqno
 RETURNING import_batch.seqno
 
+-- name: look_again
+-- A transaction sees the sessions as they were when it first looked.
+SELECT pg_stat_clear_snapshot()
+
 -- name: end_silent
 -- Sessions that hold the fence of a batch while the server waits for a client that has said nothing for a lease: its
 -- process is stopped, or its machine is gone and the network has not told. One that is at work waits for no client.
@@ -130,7 +134,7 @@ JOIN pg_stat_activity AS session USING (pid)
 WHERE (seqno = %(seqno)s OR %(seqno)s::bigint IS NULL AND status IN ('waiting', 'in_progress'))
   AND held.locktype = 'advisory' AND held.objsubid = 1 AND held.granted AND held.database = session.datid
   AND session.datname = current_database() AND session.usename = current_user AND session.wait_event_type = 'Client'
-  AND session.state_change < now() - make_interval(secs => %(lease_seconds)s)
+  AND session.state_change < clock_timestamp() - make_interval(secs => %(lease_seconds)s)
 
 -- name: of_run
 SELECT seqno FROM import_batch WHERE kind = %(kind)s AND run_id = %(run_id)s ORDER BY seqno
