@@ -158,6 +158,11 @@ GUARDS = (
         ("batches.py", "        end_silent(cursor, lease_seconds, seqno)\n", ""),
     ),
     Guard(
+        "whoever waits for a batch looks again who has fallen silent",
+        f"{_CONTROL}::test_whoever_wants_a_batch_outwaits_a_worker_that_has_fallen_silent_only_now",
+        ("batches.py", '        cursor.execute(_SQL["look_again"])\n', ""),
+    ),
+    Guard(
         "a worker at work is never ended",
         f"{_CONTROL}::test_a_worker_whose_statement_takes_longer_than_its_lease_is_waited_for",
         (_BATCHES, " AND session.wait_event_type = 'Client'", ""),
@@ -165,7 +170,7 @@ GUARDS = (
     Guard(
         "a worker is not ended before its lease is over",
         f"{_CONTROL}::test_a_worker_whose_lease_is_not_over_is_waited_for",
-        (_BATCHES, "  AND session.state_change < now() - make_interval(secs => %(lease_seconds)s)\n", ""),
+        (_BATCHES, "  AND session.state_change < clock_timestamp() - make_interval(secs => %(lease_seconds)s)\n", ""),
     ),
     Guard(
         "a worker that is stopped between two statements lets go of its locks",
