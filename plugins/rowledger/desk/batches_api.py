@@ -42,7 +42,7 @@ def list_batches(
 @router.get("/totals", responses=answers(200, TOTALS))
 def totals(kinds: Kinds, connection: ConnectionDep, asked: Annotated[Totals, Query()]) -> JSONResponse:
     """How many batches and records there are by outcome, for each group or for all together."""
-    return _json({"groups": batch_list.totals(connection, asked, kinds, asked.group)})
+    return _json({"groups": batch_list.totals(connection, asked, kinds, asked.group).groups})
 
 
 @router.get("/{seqno}", responses=answers(200, BATCH))
