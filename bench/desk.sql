@@ -53,9 +53,9 @@ SELECT seqno, record_no, outcome,
                      ELSE contacts + 2 * batches + seqno END
        END,
        CASE WHEN outcome = 'rejected' THEN CASE
+           WHEN mod(record_no, 9973) = 0 THEN jsonb_build_array(jsonb_build_object('rule', 'superseded_in_file', 'column', 'Customer number', 'value', 'K' || n, 'message', 'A later record of the file has the same key.'))
            WHEN mod(n, 7) < 3 THEN jsonb_build_array(jsonb_build_object('rule', 'not_in_set', 'column', 'Country', 'value', 'XX', 'message', 'Country "XX" is not in the list.'))
            WHEN mod(n, 7) < 5 THEN jsonb_build_array(jsonb_build_object('rule', 'format', 'column', 'Email', 'value', 'nobody', 'message', 'Email "nobody" is no email address.'))
-           WHEN mod(record_no, 9973) = 0 THEN jsonb_build_array(jsonb_build_object('rule', 'superseded_in_file', 'column', 'Customer number', 'value', 'K' || n, 'message', 'A later record of the file has the same key.'))
            WHEN mod(n, 7) = 5 THEN jsonb_build_array(jsonb_build_object('rule', 'required', 'column', 'Last name', 'value', NULL, 'message', 'Last name is missing.'))
            ELSE jsonb_build_array(jsonb_build_object('rule', 'required', 'column', 'Last name', 'value', NULL, 'message', 'Last name is missing.'),
                                   jsonb_build_object('rule', 'max_length', 'column', 'City', 'value', repeat('x', 101), 'message', 'City is longer than 100 characters.'))

@@ -13,7 +13,7 @@ import pytest
 
 from rowledger import batches, control, db, ledger, loading, pipeline, roll_back, templates, uploads
 from rowledger.db import Connection, rows, transaction
-from rowledger.desk import batch_list
+from rowledger.desk import batch_list, batch_view
 from rowledger.desk.batch_list import Filter, Listing
 from rowledger.errors import Fenced, FileError, NotPossible, RecordRefused, Stopped, TryAgain
 from rowledger.settings import Settings
@@ -179,3 +179,53 @@ def test_what_is_undone_leaves_no_trace_in_the_totals(connection: Connection, su
         cursor.execute("UPDATE import_batch SET status = 'paused', file_name = 'other.csv'; SELECT 1 / 0")
     assert batch_list.totals(connection, Filter(), KINDS, "status") == before
     assert batch_list.page(connection, Listing(q="other"), KINDS).batches == []
+
+
+# Records by their reasons -----------------------------------------------------------------------------------------
+
+SOME = "Customer number,Email,Last name,Country\n" + "".join(
+    f"K{n},{'nobody' if n % 3 == 1 else f'k{n}@example.org'},{'' if n % 5 == 1 else 'A'},{'XX' if n % 11 == 1 else 'DE'}\n"
+    for n in range(60)
+)
+ASKED = [
+    {"outcome": outcome, "rule": rule, "column": column, "after": after}
+    for outcome in (None, "rejected", "created")
+    for rule in (None, "format", "required", "not_in_set", "nothing")
+    for column in (None, "Email", "Last name", "Country", "Nothing")
+    for after in (0, 31)
+]
+
+
+@pytest.mark.parametrize("kept", ["record_nos", "record_nos[1:2]", "record_nos[1:7]", "NULL"])
+def test_records_of_a_reason_are_those_that_have_it_however_many_numbers_were_kept(
+    kept: str, connection: Connection, submit: Submit, work: Callable[[int], Any]
+) -> None:
+    batch = work(submit(SOME))
+    at_work = batches.get(connection, submit(SOME, again=True))
+    with transaction(connection) as cursor:
+        cursor.execute(f"UPDATE import_batch_reason SET record_nos = {kept}")
+        cursor.execute(
+            "INSERT INTO import_record (seqno, record_no, outcome, target_id, reasons, raw)"
+            " SELECT %s, record_no, outcome, target_id, reasons, raw FROM import_record WHERE seqno = %s AND record_no < 50",
+            (at_work.seqno, batch.seqno),
+        )
+    assert batch.counts["rejected"] > 20
+    for one in (batch, at_work):
+        everything = list(ledger.records(connection, one.seqno))
+        for asked in ASKED:
+            meant = [record["record_no"] for record in everything if _is_meant(record, **asked)]
+            for limit in (2, 50):
+                told = batch_view.records(connection, one, **asked, limit=limit)  # type: ignore[arg-type]
+                assert [record["record_no"] for record in told] == meant[: limit + 1], (asked, limit)
+
+
+def _is_meant(
+    record: dict[str, Any], outcome: str | None, rule: str | None, column: str | None, after: int
+) -> bool:
+    reasons = record["reasons"] or []
+    return (
+        record["record_no"] > after
+        and outcome in (None, record["outcome"])
+        and (rule is None or any(reason["rule"] == rule for reason in reasons))
+        and (column is None or any(reason["column"] == column for reason in reasons))
+    )

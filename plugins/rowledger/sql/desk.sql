@@ -124,10 +124,53 @@ SELECT r.record_no, r.outcome, r.target_id, r.reasons, r.warnings, r.raw,
        CASE WHEN r.outcome = 'parked' THEN jsonb_build_object('outcome', p.outcome, 'replayed_at', p.replayed_at) END AS parked
 FROM import_record AS r LEFT JOIN parked_record AS p USING (seqno, record_no)
 WHERE seqno = %(seqno)s AND record_no > %(after)s
-  AND (NOT %(with_reasons)s OR r.outcome IN ('rejected', 'ignored', 'parked'))
+  AND (%(numbers)s::integer[] IS NULL OR record_no = ANY(%(numbers)s))
   AND (%(outcome)s::text IS NULL OR r.outcome = %(outcome)s)
   AND (%(rule)s::text IS NULL OR r.reasons @> jsonb_build_array(jsonb_build_object('rule', %(rule)s::text)))
   AND (%(column)s::text IS NULL OR r.reasons @> jsonb_build_array(jsonb_build_object('column', %(column)s::text)))
+ORDER BY record_no
+LIMIT %(limit)s
+
+-- name: numbers_by_reason
+-- Of a batch that has ended: whether its reasons are counted; of those with the rule, or with the column if that is rarer,
+-- the outcomes, the first records up to a number, and that number; null if there are no others.
+WITH counted AS (
+    SELECT reason.* FROM import_batch_reason AS reason JOIN import_batch USING (seqno, reopened) WHERE seqno = %(seqno)s
+), rarer AS (
+    SELECT %(column)s::text IS NULL OR coalesce(sum(records) FILTER (WHERE rule = %(rule)s), 0)
+                                    <= coalesce(sum(records) FILTER (WHERE "column" = %(column)s), 0) AS is_rule
+    FROM counted
+), meant AS (
+    SELECT counted.* FROM counted, rarer
+    WHERE coalesce(outcome = %(outcome)s, true)
+      AND CASE WHEN is_rule AND %(rule)s::text IS NOT NULL THEN rule = %(rule)s ELSE "column" = %(column)s END
+), known AS (
+    SELECT min(coalesce(record_nos[cardinality(record_nos)], 0)) AS up_to FROM meant
+    WHERE record_nos IS NULL OR cardinality(record_nos) < records
+)
+SELECT EXISTS (SELECT FROM counted) AS counted, ARRAY(SELECT DISTINCT outcome FROM meant) AS outcomes, up_to,
+       ARRAY(SELECT DISTINCT record_no FROM meant, unnest(record_nos) AS record_no
+             WHERE record_no > %(after)s AND coalesce(record_no <= up_to, true)
+             ORDER BY 1 LIMIT CASE WHEN %(rule)s::text IS NULL OR %(column)s::text IS NULL THEN %(limit)s END) AS numbers
+FROM known
+
+-- name: in_order
+-- Until the end of the transaction: read by index and stop at what is enough, do not read all and sort it. The planner
+-- knows nothing of what became of one batch, and believes that next to no record has a certain reason.
+SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off
+
+-- name: look_for_reasons
+-- The numbers of the next records with a reason. OFFSET keeps the planner from looking for the reason before the order.
+SELECT record_no
+FROM unnest(%(outcomes)s) AS of (outcome) CROSS JOIN LATERAL (
+    SELECT record_no FROM (
+        SELECT record_no, reasons FROM import_record
+        WHERE seqno = %(seqno)s AND record_no > %(after)s
+          AND outcome = of.outcome AND outcome IN ('rejected', 'ignored', 'parked')
+        ORDER BY record_no OFFSET 0) AS in_order
+    WHERE (%(rule)s::text IS NULL OR reasons @> jsonb_build_array(jsonb_build_object('rule', %(rule)s::text)))
+      AND (%(column)s::text IS NULL OR reasons @> jsonb_build_array(jsonb_build_object('column', %(column)s::text)))
+    LIMIT %(limit)s) AS found
 ORDER BY record_no
 LIMIT %(limit)s
 

@@ -71,3 +71,36 @@ DROP INDEX import_batch_uploaded_at, import_batch_processed_at, import_batch_not
 CREATE INDEX import_batch_brief_uploaded_at ON import_batch_brief (uploaded_at, seqno);
 CREATE INDEX import_batch_brief_ended_at ON import_batch_brief (ended_at, seqno);
 ANALYZE import_batch_brief;
+
+-- The records of a reason that is rare in a large batch are found by their numbers. Of batches that have ended before
+-- this, they are looked for as ever.
+ALTER TABLE import_batch_reason ADD COLUMN record_nos integer[];
+COMMENT ON COLUMN import_batch_reason.record_nos IS 'The numbers of its first ten thousand records; null where nobody kept them.';
+
+CREATE OR REPLACE FUNCTION import_batch_count_reasons(ended bigint, times integer) RETURNS void
+LANGUAGE sql SET search_path = rowledger, pg_catalog SET work_mem = '64MB' SET enable_memoize = off AS $$
+    INSERT INTO import_batch_reason (seqno, reopened, place, outcome, rule, "column", records, examples, record_nos)
+    -- A file can have millions of reasons: what is sorted is their places, not their sentences.
+    WITH told AS (
+        SELECT outcome COLLATE "C" AS outcome, (reason ->> 'rule') COLLATE "C" AS rule,
+               (reason ->> 'column') COLLATE "C" AS "column", record_no
+        FROM import_record, jsonb_array_elements(reasons) AS reason
+        WHERE seqno = ended AND outcome IN ('rejected', 'ignored', 'parked')
+    ), counted AS (
+        SELECT outcome, rule, "column", count(*) AS records, (array_agg(record_no ORDER BY record_no))[1:10000] AS firsts
+        FROM told
+        GROUP BY outcome, rule, "column"
+    )
+    SELECT ended, times, row_number() OVER (ORDER BY records DESC, outcome, rule, "column"),
+           outcome, rule, "column", records,
+           (SELECT jsonb_agg(jsonb_build_object('record_no', record_no, 'value', value, 'message', message))
+            FROM (SELECT record_no, reason ->> 'value' AS value, reason ->> 'message' AS message
+                  FROM import_record, jsonb_array_elements(reasons) WITH ORDINALITY AS one (reason, place)
+                  WHERE seqno = ended AND record_no = ANY(firsts[1:3]) AND reason ->> 'rule' = rule
+                    AND reason ->> 'column' IS NOT DISTINCT FROM "column"
+                  ORDER BY record_no, place
+                  LIMIT 3) AS example),
+           firsts
+    FROM counted
+    ON CONFLICT DO NOTHING
+$$;
