@@ -68,7 +68,7 @@ FROM (
     SELECT bench_plan.*, record_no, n, CASE
         WHEN fate = 'cancelled' OR fate = 'refused' AND mod(record_no, 2) = 0 THEN 'unprocessed'
         WHEN fate = 'refused' THEN 'rejected'
-        WHEN fate = 'large' THEN CASE WHEN mod(record_no, 20) < 17 THEN 'created' WHEN mod(record_no, 20) = 17 THEN 'unchanged' ELSE 'rejected' END
+        WHEN fate = 'large' THEN CASE WHEN mod(record_no, 20) < 17 THEN 'created' WHEN mod(record_no, 20) = 17 THEN CASE WHEN mod(record_no, 997) = 0 THEN 'updated' ELSE 'unchanged' END ELSE 'rejected' END
         WHEN domain = 'TRAVEL' THEN CASE WHEN record_no <= 20 THEN 'created' WHEN mod(n, 10) = 0 THEN 'rejected' ELSE 'unchanged' END
         WHEN record_no = 1 THEN 'created'
         WHEN mod(n, 1000) < 80 THEN 'rejected'
@@ -162,6 +162,10 @@ LEFT JOIN (
     FROM import_record GROUP BY seqno
 ) AS counted USING (seqno)
 ORDER BY seqno;
+INSERT INTO import_batch_rare_outcome
+SELECT seqno, 0, outcome, array_agg(record_no ORDER BY record_no)
+FROM import_record WHERE outcome = 'updated' AND seqno = (SELECT seqno FROM import_batch WHERE records_in_file > 10000)
+GROUP BY seqno, outcome;
 SELECT setval(pg_get_serial_sequence('import_batch', 'seqno'), max(seqno)) FROM import_batch;
 INSERT INTO import_batch_event (seqno, occurred_at, event, by, detail)
 SELECT seqno, uploaded_at, 'uploaded', uploaded_by, file_name FROM import_batch

@@ -219,6 +219,41 @@ def test_records_of_a_reason_are_those_that_have_it_however_many_numbers_were_ke
                 assert [record["record_no"] for record in told] == meant[: limit + 1], (asked, limit)
 
 
+def test_records_of_an_outcome_that_is_rare_in_a_large_batch_are_found_by_their_numbers(
+    connection: Connection, submit: Submit
+) -> None:
+    seqno = submit(SOME)
+    rare = [3, 4000, 10_001]
+    with transaction(connection) as cursor:
+        cursor.execute(
+            "INSERT INTO import_record (seqno, record_no, outcome)"
+            " SELECT %s, n, CASE WHEN n = ANY(%s) THEN 'updated' ELSE 'unchanged' END FROM generate_series(1, 10002) AS n",
+            (seqno, rare),
+        )
+        cursor.execute("UPDATE import_batch SET records_in_file = 10002, updated = 3, unchanged = 9999")
+
+    def found(outcome: str, after: int, limit: int) -> list[int]:
+        told = batch_view.records(
+            connection, batches.get(connection, seqno), outcome=outcome, after=after, limit=limit
+        )
+        return [record["record_no"] for record in told]
+
+    def all_found() -> list[list[int]]:
+        return [found(outcome, after, limit) for outcome in ("updated", "unchanged", "created")
+                for after in (0, 3, 5000, 10_001) for limit in (1, 50)]  # fmt: skip
+
+    by_looking = all_found()
+    with transaction(connection) as cursor:
+        cursor.execute(
+            "UPDATE import_batch SET status = 'executed', import_completed = true, processed = true, processed_at = now()"
+        )
+        kept = rows(cursor, "SELECT outcome, record_nos FROM import_batch_rare_outcome ORDER BY 1")
+    assert [one["outcome"] for one in kept] == ["unchanged", "updated"]
+    assert kept[1]["record_nos"] == rare
+    assert all_found() == by_looking
+    assert by_looking[:8] == [[3, 4000], rare, [4000, 10_001], [4000, 10_001], [10_001], [10_001], [], []]
+
+
 def _is_meant(
     record: dict[str, Any], outcome: str | None, rule: str | None, column: str | None, after: int
 ) -> bool:

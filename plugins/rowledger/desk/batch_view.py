@@ -193,7 +193,11 @@ def records(
     }
     with transaction(connection) as cursor:
         cursor.execute(_SQL["in_order"])
-        numbers = _with_reasons(cursor, batch, asked) if rule or column else None
+        if rule or column:
+            numbers: list[int] | None = _with_reasons(cursor, batch, asked)
+        else:
+            rare = row(cursor, _SQL["numbers_by_outcome"], asked) if outcome else None
+            numbers = rare["numbers"] if rare else None
         return rows(cursor, _SQL["page_of_records"], asked | {"numbers": numbers})
 
 

@@ -131,6 +131,10 @@ WHERE seqno = %(seqno)s AND record_no > %(after)s
 ORDER BY record_no
 LIMIT %(limit)s
 
+-- name: numbers_by_outcome
+SELECT record_nos AS numbers FROM import_batch_rare_outcome JOIN import_batch USING (seqno, reopened)
+WHERE seqno = %(seqno)s AND outcome = %(outcome)s AND status IN ('executed', 'cancelled')
+
 -- name: numbers_by_reason
 -- Of a batch that has ended: whether its reasons are counted; of those with the rule, or with the column if that is rarer,
 -- the outcomes, the first records up to a number, and that number; null if there are no others.

@@ -104,3 +104,36 @@ LANGUAGE sql SET search_path = rowledger, pg_catalog SET work_mem = '64MB' SET e
     FROM counted
     ON CONFLICT DO NOTHING
 $$;
+
+-- So are the records of an outcome that is rare in a large batch, such as the few that a daily file of everything updates.
+CREATE TABLE import_batch_rare_outcome (
+    seqno bigint NOT NULL REFERENCES import_batch,
+    reopened integer NOT NULL,
+    outcome text NOT NULL,
+    record_nos integer[] NOT NULL,
+    CONSTRAINT import_batch_rare_outcome_once PRIMARY KEY (seqno, reopened, outcome)
+);
+COMMENT ON TABLE import_batch_rare_outcome IS
+    'Of a batch of more than ten thousand records that has ended: the numbers of those with an outcome that at most ten thousand have.';
+COMMENT ON COLUMN import_batch_rare_outcome.reopened IS 'Of the batch when it ended: one that was opened again ends again.';
+
+CREATE FUNCTION import_batch_note_rare_outcomes() RETURNS trigger LANGUAGE plpgsql SET search_path = rowledger, pg_catalog AS $$
+BEGIN
+    -- The others have an index, import_record_to_look_at.
+    INSERT INTO import_batch_rare_outcome
+    SELECT NEW.seqno, NEW.reopened, outcome, array_agg(record_no ORDER BY record_no)
+    FROM import_record
+    WHERE seqno = NEW.seqno
+      AND outcome = ANY(ARRAY(
+          SELECT outcome
+          FROM (VALUES ('created', NEW.created), ('updated', NEW.updated), ('unchanged', NEW.unchanged),
+                       ('unprocessed', NEW.unprocessed)) AS told (outcome, records)
+          WHERE records BETWEEN 1 AND 10000))
+    GROUP BY outcome
+    ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER import_batch_note_rare_outcomes AFTER UPDATE ON import_batch FOR EACH ROW
+    WHEN (NEW.status IN ('executed', 'cancelled') AND OLD.status NOT IN ('executed', 'cancelled')
+          AND NEW.records_in_file > 10000)
+    EXECUTE FUNCTION import_batch_note_rare_outcomes();
