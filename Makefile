@@ -31,6 +31,9 @@ described: .venv/installed ## make docs/templates.md and the templates' JSON Sch
 bench: .venv/installed-dev ## speed and memory beside hand-written SQL, about half an hour (ARGS=--quick for a minute)
 	$(BIN)/python bench/bench.py $(ARGS)
 
+bench-desk: .venv/installed-dev ## speed of the desk's pages, lists, downloads and uploads over 10 million records, about half an hour (ARGS=--quick for a minute)
+	$(BIN)/python bench/desk.py $(ARGS)
+
 chaos: .venv/installed-dev ## every fault at every point, random kills, kills of a whole Airflow; hours (ARGS="--seconds 600" for some of the first)
 	PYTHONPATH=tests $(BIN)/python -m faults.chaos $(ARGS)
 	$(if $(ARGS),,PYTHONPATH=tests $(BIN)/python -m faults.airflow_kills)
@@ -58,4 +61,4 @@ clean: ## remove the environment, the demo's data and caches
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt -c requirements.lock
 	touch $@
 
-.PHONY: help demo test lint format types described bench chaos guards lock clean
+.PHONY: help demo test lint format types described bench bench-desk chaos guards lock clean

@@ -166,8 +166,10 @@ class Batch:
 
     def as_dict(self) -> dict[str, Any]:
         """What is shown to people and programs; some fields are internals."""
-        shown = {
-            k: v for k, v in asdict(self).items() if k not in ("domain_id", "file_path", "epoch", "attempts")
+        shown = {  # not asdict(), which copies everything inside and makes long lists slow
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in ("domain_id", "file_path", "epoch", "attempts")
         }
         return shown | {
             "status": str(self.status),

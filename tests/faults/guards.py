@@ -268,6 +268,16 @@ GUARDS = (
         (_TABLES, "CREATE TRIGGER import_batch_keep BEFORE DELETE ON import_batch FOR EACH STATEMENT EXECUTE FUNCTION import_batch_keep();", ""),
     ),
     Guard(
+        "what lists add up follows every batch (a trigger)",
+        "desk/test_lists.py::test_totals_are_those_of_the_batches_whatever_becomes_of_them",
+        ("sql/migrations/0016_brief.sql", "CREATE TRIGGER import_batch_keep_brief AFTER INSERT OR UPDATE ON import_batch\n", "CREATE TRIGGER import_batch_keep_brief AFTER INSERT ON import_batch\n"),
+    ),
+    Guard(
+        "what lists add up follows origins (a trigger)",
+        "desk/test_lists.py::test_totals_are_those_of_the_batches_whatever_becomes_of_them",
+        ("sql/migrations/0016_brief.sql", "CREATE TRIGGER import_batch_keep_brief AFTER INSERT OR UPDATE ON import_batch_origin\n    FOR EACH ROW EXECUTE FUNCTION import_batch_keep_brief();", ""),
+    ),
+    Guard(
         "a refusal has reasons",
         f"{_LEDGER}::test_a_reject_without_a_reason_is_refused",
         ("sql/migrations/0008_reasons.sql", "    outcome NOT IN ('rejected', 'ignored', 'parked') OR coalesce(jsonb_array_length(reasons), 0) > 0) NOT VALID;", "    true);"),

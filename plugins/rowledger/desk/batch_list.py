@@ -24,24 +24,24 @@ Sort = Literal["seqno", "uploaded_at", "processed_at"]
 Group = Literal["status", "kind", "domain", "template", "origin", "uploader", "day"]
 Status = Literal["waiting", "in_progress", "paused", "executed", "succeeded", "failed", "cancelled"]
 
-# Batches that have not ended are the last to end. A key and its type, and what it is grouped by.
-_KEYS = {"seqno": ("import_batch.seqno", "bigint"),
-         "uploaded_at": ("uploaded_at", "timestamptz"),
-         "processed_at": ("coalesce(processed_at, 'infinity')", "timestamptz")}  # fmt: skip
+# Batches that have not ended are the last to end. A key and its type.
+_KEYS = {"seqno": ("seqno", "bigint"), "uploaded_at": ("uploaded_at", "timestamptz"),
+         "processed_at": ("ended_at", "timestamptz")}  # fmt: skip
+# What briefs are counted by, what that is called, and where the name stands.
 _GROUPS = {
-    "status": "CASE WHEN import_batch.status <> 'executed' THEN import_batch.status"
-    " WHEN processed THEN 'succeeded' ELSE 'failed' END",
-    "kind": "import_batch.kind",
-    "domain": "domain.code",
-    "template": "template_version.name",
-    "origin": "origin.code",
-    "uploader": "uploaded_by",
-    "day": "(uploaded_at AT TIME ZONE 'UTC')::date::text",
-}
+    None: ("NULL::text", "key", ""),
+    "status": ("state", "key", ""),
+    "kind": ("template_id", "kind", "JOIN template_version ON template_id = key"),
+    "domain": ("domain_id", "code", "JOIN domain ON domain_id = key"),
+    "template": ("template_id", "name", "JOIN template_version ON template_id = key"),
+    "origin": ("origins", "code", "LEFT JOIN unnest(key) AS origin_id ON true LEFT JOIN origin USING (origin_id)"),
+    "uploader": ("uploaded_by", "key", ""),
+    "day": ("day", "key::text", ""),
+}  # fmt: skip
 
 
-# How a batch went is said by its status and its box.
-_STATES = {"failed": ("executed", False), "succeeded": ("executed", True)}
+# How a batch that was executed went is said by its box.
+_STATES = {"executed": ["succeeded", "failed"]}
 
 
 def _text(value: str) -> str:
@@ -102,13 +102,14 @@ def page(connection: Connection, asked: Listing, kinds: Sequence[str]) -> Page:
     key, of_type = _KEYS[asked.sort]
     place = _place(asked)
     descending = asked.order == "desc"
-    beyond = f"({key}, import_batch.seqno) {'<' if descending else '>'} (%(value)s::{of_type}, %(seqno)s)"
+    beyond = f"({key}, seqno) {'<' if descending else '>'} (%(value)s::{of_type}, %(seqno)s)"
     direction = "DESC" if descending else "ASC"
     query = sql.SQL(_SQL["list"]).format(
         key=sql.SQL(key),
         chosen=sql.SQL(_SQL["chosen"]),
         beyond=sql.SQL(beyond if place else "true"),
-        order=sql.SQL(f"{key} {direction}, import_batch.seqno {direction}"),
+        order=sql.SQL(f"{key} {direction}, seqno {direction}"),
+        order_of_page=sql.SQL(f"place {direction}, seqno {direction}"),
     )
     params = _params(asked, kinds) | {"limit": asked.limit + 1} | (place or {})
     with transaction(connection) as cursor:
@@ -118,26 +119,32 @@ def page(connection: Connection, asked: Listing, kinds: Sequence[str]) -> Page:
     return Page([Batch.from_row(r) for r in shown], _cursor(asked, shown[-1]) if more else None)
 
 
-def totals(
-    connection: Connection, asked: Filter, kinds: Sequence[str], group: Group | None = None
-) -> list[dict[str, Any]]:
-    """Numbers of batches and of their records by outcome, for each group, or one line for all.
+@dataclass(frozen=True)
+class Totals:
+    """Numbers of batches and of their records by outcome: for each group, and for all together, if there are any.
 
-    A batch with several origins counts for each of them. At most ``MAX_GROUPS`` groups, days the newest first.
+    A batch with several origins counts for each of them, and once for all.
     """
+
+    groups: list[dict[str, Any]]
+    total: dict[str, Any] | None
+
+
+def totals(connection: Connection, asked: Filter, kinds: Sequence[str], group: Group | None = None) -> Totals:
+    """At most ``MAX_GROUPS`` groups, days the newest first; without a ``group`` one of all."""
+    key, name, names = _GROUPS[group]
     query = sql.SQL(_SQL["totals"]).format(
-        group=sql.SQL(_GROUPS[group] if group else "NULL::text"),
-        more=sql.SQL(_SQL["origins_of_batches"] if group == "origin" else ""),
+        key=sql.SQL(key),
         chosen=sql.SQL(_SQL["chosen"]),
-        order=sql.SQL("1 DESC" if group == "day" else "1"),
+        group=sql.SQL(name),
+        names=sql.SQL(names),
+        sums=sql.SQL(_SQL["sums"]),
+        order=sql.SQL('"group" DESC' if group == "day" else '"group"'),
     )
     with transaction(connection) as cursor:
-        return rows(cursor, query, _params(asked, kinds) | {"limit": MAX_GROUPS})
-
-
-def total(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """All groups together; not for groups that share batches."""
-    return {name: sum(group[name] for group in groups) for name in groups[0] if name != "group"}
+        found = rows(cursor, query, _params(asked, kinds) | {"limit": MAX_GROUPS})
+    told = [{name: value for name, value in one.items() if name != "is_group"} for one in found]
+    return Totals(told[:-1], told[-1] if told[:-1] else None)
 
 
 def some(connection: Connection, seqnos: Sequence[int], kinds: Sequence[str]) -> list[Batch]:
@@ -164,10 +171,9 @@ def _params(asked: Filter, kinds: Sequence[str]) -> dict[str, Any]:
     q = asked.q
     number = int(q) if q and q.isascii() and q.isdigit() and len(q) < 19 else None
     like = "".join(f"\\{c}" if c in "\\%_" else c for c in q) if q else None
-    status, processed = _STATES.get(asked.status or "", (asked.status, None))
+    states = _STATES.get(asked.status, [asked.status]) if asked.status else None
     return asked.model_dump(include=set(Filter.model_fields)) | {
-        "status": status,
-        "processed": processed,
+        "states": states,
         "kinds": list(kinds),
         "number": number,
         "like": like and f"%{like}%",

@@ -12,7 +12,7 @@ from typing import Any
 from psycopg2.extras import Json
 
 from rowledger import batches
-from rowledger.db import Connection, queries, row, rows, transaction
+from rowledger.db import Connection, Cursor, queries, row, rows, transaction
 from rowledger.model import Batch, BatchStatus, Outcome
 
 _SQL = queries("desk")
@@ -181,15 +181,41 @@ def records(
     limit: int = 50,
 ) -> list[dict[str, Any]]:
     """Records of the ledger after a number, one more than ``limit`` if there are more."""
-    asked = {"seqno": batch.seqno, "outcome": outcome, "rule": rule, "column": column, "after": after}
     if outcome and not batch.counts[outcome] and batch.status.terminal:
         return []
+    asked = {
+        "seqno": batch.seqno,
+        "outcome": outcome,
+        "rule": rule,
+        "column": column,
+        "after": after,
+        "limit": limit + 1,
+    }
     with transaction(connection) as cursor:
-        return rows(
-            cursor,
-            _SQL["page_of_records"],
-            asked | {"limit": limit + 1, "with_reasons": bool(rule or column)},
-        )
+        cursor.execute(_SQL["in_order"])
+        if rule or column:
+            numbers: list[int] | None = _with_reasons(cursor, batch, asked)
+        else:
+            rare = row(cursor, _SQL["numbers_by_outcome"], asked) if outcome else None
+            numbers = rare["numbers"] if rare else None
+        return rows(cursor, _SQL["page_of_records"], asked | {"numbers": numbers})
+
+
+def _with_reasons(cursor: Cursor, batch: Batch, asked: dict[str, Any]) -> list[int]:
+    """The numbers of enough records among which are those of a page that a rule or a column chooses."""
+    both = asked["rule"] and asked["column"]
+    outcomes = [asked["outcome"]] if asked["outcome"] else [str(outcome) for outcome in NOT_LOADED]
+    numbers: list[int] = []
+    told = row(cursor, _SQL["numbers_by_reason"], asked) if batch.status.terminal else None
+    if told and told["counted"]:
+        outcomes = told["outcomes"]
+        if told["up_to"] is None or (len(told["numbers"]) >= asked["limit"] and not both):
+            return list(told["numbers"])
+        if not both:  # of a common rule and a common column, what has both is found sooner by looking for it
+            numbers = told["numbers"]
+            asked = asked | {"after": max(asked["after"], told["up_to"])}
+    further = rows(cursor, _SQL["look_for_reasons"], asked | {"outcomes": outcomes})
+    return numbers + [one["record_no"] for one in further]
 
 
 def without_personal_data(record: dict[str, Any]) -> dict[str, Any]:

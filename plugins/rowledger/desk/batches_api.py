@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -42,7 +43,7 @@ def list_batches(
 @router.get("/totals", responses=answers(200, TOTALS))
 def totals(kinds: Kinds, connection: ConnectionDep, asked: Annotated[Totals, Query()]) -> JSONResponse:
     """How many batches and records there are by outcome, for each group or for all together."""
-    return _json({"groups": batch_list.totals(connection, asked, kinds, asked.group)})
+    return _json({"groups": batch_list.totals(connection, asked, kinds, asked.group).groups})
 
 
 @router.get("/{seqno}", responses=answers(200, BATCH))
@@ -61,5 +62,15 @@ def events(request: Request, batch: ReadBatch, connection: ConnectionDep) -> JSO
     return _json({"events": found})
 
 
+class _Json(JSONResponse):
+    """An answer whose values are encoded as they are written; FastAPI's encoder would copy all of a long list first."""
+
+    def render(self, content: Any) -> bytes:
+        text = json.dumps(
+            content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=jsonable_encoder
+        )
+        return text.encode()
+
+
 def _json(body: Any, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(jsonable_encoder(body), headers=headers)
+    return _Json(body, headers=headers)

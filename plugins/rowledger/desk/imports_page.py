@@ -48,10 +48,12 @@ def imports(
                               "waiting": _waiting(request, connection, kinds),
                               "filtered": bool(asked.given())}  # fmt: skip
     if asked.group:
-        groups = batch_list.totals(connection, asked, kinds, asked.group)
-        apart = groups and asked.group != "origin" and len(groups) < batch_list.MAX_GROUPS
-        total = [batch_list.total(groups)] if apart else batch_list.totals(connection, asked, kinds)
-        values |= {"groups": groups, "total": total, "most": batch_list.MAX_GROUPS}
+        told = batch_list.totals(connection, asked, kinds, asked.group)
+        values |= {
+            "groups": told.groups,
+            "total": [told.total] if told.total else [],
+            "most": batch_list.MAX_GROUPS,
+        }
     else:
         values["found"] = batch_list.page(connection, asked, kinds)
     if part == "imports.html":

@@ -259,3 +259,10 @@ WHERE result = 'restored'
 SELECT 'batch ' || seqno || ' record ' || record_no
 FROM parked_record JOIN import_batch_roll_back USING (seqno)
 WHERE outcome = 'parked' AND finished_at IS NOT NULL
+
+-- name: briefs_are_true
+-- What lists filter by and add up says of every batch what the batch itself says.
+SELECT DISTINCT 'batch ' || seqno
+FROM ((TABLE import_batch_brief EXCEPT TABLE import_batch_in_brief)
+      UNION ALL
+      (TABLE import_batch_in_brief EXCEPT TABLE import_batch_brief)) AS told
