@@ -12,6 +12,15 @@ BATCH: dict[str, Any] = {
     "counts": {"created": 820, "updated": 100, "unchanged": 60, "rejected": 20},
     "origins": ["SPRING_FAIR"], "subscriptions": [], "children": [],
 }  # fmt: skip
+STATUS_RECORDS = {"records": [
+    {"form_id": "F241002", "date_result": "2026-05-31", "result_code": "20"},
+    {"form_id": "F241003", "date_result": "2026-05-31", "result_code": "90", "agent": "mia", "remark": "moved away"},
+]}  # fmt: skip
+STATUS_BATCH = BATCH | {
+    "seqno": 43, "kind": "contract_status", "template": "contract_status_records", "file_name": "contract_statuses.csv",
+    "file_bytes": 143, "status": "waiting", "state": "waiting", "import_completed": False, "processed": False,
+    "records_in_file": None, "counts": {},
+}  # fmt: skip
 PAGE = {"batches": [BATCH], "next_cursor": "WyJzZXFubyIsICI0MiIsIDQyXQ"}
 TOTALS = {"groups": [{"group": "contact", "batches": 12, "failed": 1, "unfinished": 0, "records": 12000,
                       "created": 9000, "rejected": 240}]}  # fmt: skip

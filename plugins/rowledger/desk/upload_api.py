@@ -126,15 +126,26 @@ def announced(
         raise Refused(
             415, "Send the raw bytes of the file as text/csv, not as a form and not as another type."
         )
+    key = checked_key(idempotency_key)
+    if x_content_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", x_content_sha256):
+        raise Refused(400, "X-Content-SHA256 is the SHA-256 of the file in 64 hexadecimal digits.")
+    _check_length(request, desk.settings.max_upload_bytes)
+    return Body(key, x_content_sha256.lower() if x_content_sha256 else None)
+
+
+def checked_key(
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="a name of your own for this request: sent twice, it is still one batch"),
+    ] = None,
+) -> str:
+    """The name that a program gives to what it sends. Raises Refused."""
     if not idempotency_key or not _KEY.match(idempotency_key):
         raise Refused(
             400,
             "An upload needs the header Idempotency-Key: 1 to 255 visible ASCII characters of your choice.",
         )
-    if x_content_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", x_content_sha256):
-        raise Refused(400, "X-Content-SHA256 is the SHA-256 of the file in 64 hexadecimal digits.")
-    _check_length(request, desk.settings.max_upload_bytes)
-    return Body(idempotency_key, x_content_sha256.lower() if x_content_sha256 else None)
+    return idempotency_key
 
 
 def _check_length(request: Request, limit: int) -> None:
@@ -182,6 +193,11 @@ async def upload(
         finally:
             with anyio.CancelScope(shield=True):
                 await run_sync(part.__exit__)
+    return made(request, batch)
+
+
+def made(request: Request, batch: Batch) -> JSONResponse:
+    """The answer to what has become a batch."""
     shown = batch_view.shown(batch, has(request, Right.PERSONAL, batch.kind))
     headers = {"Location": f"{root(request)}/api/v1/batches/{batch.seqno}", "ETag": batch_view.etag(batch)}
     return JSONResponse(jsonable_encoder(shown), 201, headers)
@@ -191,7 +207,7 @@ async def upload(
 async def _with_key(desk: Desk, key: str) -> AsyncIterator[Connection]:
     """A connection that holds the key as long as the upload runs; the database lets it go if this process dies."""
     with contextlib.ExitStack() as stack:
-        connection = await run_sync(stack.enter_context, _locking(desk, key))
+        connection = await run_sync(stack.enter_context, key_held(desk, key))
         try:
             yield connection
         finally:
@@ -200,12 +216,17 @@ async def _with_key(desk: Desk, key: str) -> AsyncIterator[Connection]:
 
 
 @contextlib.contextmanager
-def _locking(desk: Desk, key: str) -> Iterator[Connection]:
+def key_held(desk: Desk, key: str) -> Iterator[Connection]:
+    """A connection that holds the key, for as long as it is used. Raises Refused if somebody else has it."""
     with desk.connections.one() as connection:
         with transaction(connection) as cursor:
             found = row(cursor, _SQL["lock_key"], {"key": key})
         if not (found and found["locked"]):
-            raise Refused(409, "An upload with this Idempotency-Key is still running; wait for it to end.")
+            raise Refused(
+                409,
+                "An upload with this Idempotency-Key is still running; wait for it to end.",
+                {"Retry-After": "1"},
+            )
         try:
             yield connection
         finally:
