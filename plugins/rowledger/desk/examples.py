@@ -11,6 +11,7 @@ BATCH: dict[str, Any] = {
     "processed": True, "error_rule": None, "error_message": None, "warnings": [], "records_in_file": 1000,
     "counts": {"created": 820, "updated": 100, "unchanged": 60, "rejected": 20},
     "origins": ["SPRING_FAIR"], "subscriptions": [], "children": [],
+    "etag": '"5b0c9d2f7a1e4c38"', "replayed": {}, "roll_back": None,
 }  # fmt: skip
 STATUS_RECORDS = {"records": [
     {"form_id": "F241002", "date_result": "2026-05-31", "result_code": "20"},

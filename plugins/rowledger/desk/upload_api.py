@@ -119,13 +119,7 @@ def announced(
     ] = None,
 ) -> Body:
     """The headers of an upload, checked. Raises Refused."""
-    if "Content-Encoding" in request.headers:
-        raise Refused(415, "Send the file as it is: a Content-Encoding is not understood here.")
-    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if media_type not in TYPES:
-        raise Refused(
-            415, "Send the raw bytes of the file as text/csv, not as a form and not as another type."
-        )
+    _check_type(request)
     key = checked_key(idempotency_key)
     if x_content_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", x_content_sha256):
         raise Refused(400, "X-Content-SHA256 is the SHA-256 of the file in 64 hexadecimal digits.")
@@ -146,6 +140,22 @@ def checked_key(
             "An upload needs the header Idempotency-Key: 1 to 255 visible ASCII characters of your choice.",
         )
     return idempotency_key
+
+
+def check_file(request: Request, limit: int) -> None:
+    """Check what the headers say of a file. Raises Refused."""
+    _check_type(request)
+    _check_length(request, limit)
+
+
+def _check_type(request: Request) -> None:
+    if "Content-Encoding" in request.headers:
+        raise Refused(415, "Send the file as it is: a Content-Encoding is not understood here.")
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type not in TYPES:
+        raise Refused(
+            415, "Send the raw bytes of the file as text/csv, not as a form and not as another type."
+        )
 
 
 def _check_length(request: Request, limit: int) -> None:
@@ -187,7 +197,7 @@ async def upload(
         )
         part = await run_sync(Part, desk.settings.uploads)
         try:
-            await _receive(request, part, desk.settings.max_upload_bytes)
+            await receive(request, part, desk.settings.max_upload_bytes)
             through = "page" if request.headers.get(OWN_HEADER) == "page" else "api"
             batch = await run_sync(_register, desk, connection, part, query, body, user.name, through)
         finally:
@@ -235,7 +245,7 @@ def key_held(desk: Desk, key: str) -> Iterator[Connection]:
                     cursor.execute(_SQL["unlock_key"], {"key": key})
 
 
-async def _receive(request: Request, part: Part, limit: int) -> None:
+async def receive(request: Request, part: Part, limit: int) -> None:
     """Write the body block by block, in a thread, while the next block arrives. Raises Refused."""
     block = bytearray()
     written: asyncio.Future[None] | None = None
