@@ -13,11 +13,11 @@ import http.client
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from rowledger import errors, uploads
@@ -25,6 +25,8 @@ from rowledger.model import Batch, BatchStatus, Outcome
 
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each repetition
 BLOCK_BYTES = 1 << 20
+PAGE = 200  # batches in one answer
+T = TypeVar("T")
 _INTERNALS = {"domain_id": 0, "file_path": "", "epoch": 0, "attempts": 0}  # nobody outside is told
 
 
@@ -101,7 +103,7 @@ class Client:
         """Batches, the newest first, page by page; filters are those of ``GET /batches``, such as kind and status."""
         cursor = None
         while limit is None or limit > 0:
-            size = min(limit or 200, 200)
+            size = min(limit or PAGE, PAGE)
             told = self._json("GET", f"/batches{_query(filters | {'limit': size, 'cursor': cursor})}")
             with _understood(self._parts.netloc):
                 page, cursor = [RemoteBatch.from_told(one) for one in told["batches"]], told["next_cursor"]
@@ -131,13 +133,10 @@ class Client:
 
     # What became of records
 
-    def records(self, seqno: int, **filters: Any) -> Iterator[dict[str, Any]]:
+    def records(self, seqno: int, **filters: Any) -> Generator[dict[str, Any]]:
         """What became of every record, in flat memory; filters are those of ``GET /batches/{seqno}/records``."""
-        with (
-            self._open("GET", f"/batches/{seqno}/records{_query(filters)}") as answer,
-            _in_words(self._parts.netloc),
-        ):
-            for line in answer:
+        with self._stream(f"/batches/{seqno}/records{_query(filters)}") as answer:
+            while line := self._line(answer):
                 yield json.loads(line)
 
     def reasons(self, seqno: int) -> list[dict[str, Any]]:
@@ -147,9 +146,16 @@ class Client:
 
     def download(self, seqno: int, what: str, target: BinaryIO) -> None:
         """Write ``rejects.csv``, ``outcomes.csv`` or the original ``file`` of a batch to a file, in flat memory."""
-        with self._open("GET", f"/batches/{seqno}/{what}") as answer:
+        with self._stream(f"/batches/{seqno}/{what}") as answer:
             while block := self._block(answer):
                 target.write(block)
+
+    def _line(self, answer: http.client.HTTPResponse) -> bytes:
+        with _in_words(self._parts.netloc):
+            line = answer.readline()
+            if line and not line.endswith(b"\n"):
+                raise http.client.IncompleteRead(line)
+            return line
 
     def _block(self, answer: http.client.HTTPResponse) -> bytes:
         with _in_words(self._parts.netloc):
@@ -218,27 +224,26 @@ class Client:
         with _understood(self._parts.netloc):
             return RemoteBatch.from_told(told)
 
-    def _json(self, *request: Any, repeat: bool = False) -> Any:
-        desk = self._parts.netloc
-        with self._open(*request, repeat=repeat) as answer, _understood(desk), _in_words(desk):
-            return json.loads(answer.read())
+    def _json(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, *, repeat: bool = False
+    ) -> Any:  # fmt: skip
+        headers = dict(headers or {})
+        if body is not None and not hasattr(body, "read"):
+            body, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+
+        def whole() -> bytes:
+            connection, answer = self._let_in(method, path, body, headers)
+            with contextlib.closing(connection), _in_words(self._parts.netloc):
+                return answer.read()
+
+        text = _repeated(whole) if repeat or method == "GET" else whole()
+        with _understood(self._parts.netloc):
+            return json.loads(text)
 
     @contextlib.contextmanager
-    def _open(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, *, repeat: bool = False
-    ) -> Iterator[http.client.HTTPResponse]:  # fmt: skip
-        """The answer to a request that was carried out. Raises one of ``errors``."""
-        if body is not None and not hasattr(body, "read"):
-            body, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})}
-        waits = iter(WAITS if method == "GET" or repeat else ())
-        while True:
-            try:
-                connection, answer = self._let_in(method, f"/imports/api/v1{path}", body, headers or {})
-                break
-            except errors.TryAgain:
-                if (pause := next(waits, None)) is None:
-                    raise
-            time.sleep(pause)
+    def _stream(self, path: str) -> Iterator[http.client.HTTPResponse]:
+        """An answer of any size. What breaks off in the middle of it is not repeated."""
+        connection, answer = _repeated(lambda: self._let_in("GET", path, None, {}))
         with contextlib.closing(connection):
             yield answer
 
@@ -247,7 +252,7 @@ class Client:
         fresh = self._token is None
         self._token = self._token or self._log_in()
         connection, answer = self._send(
-            method, path, body, {**headers, "Authorization": f"Bearer {self._token}"}
+            method, f"/imports/api/v1{path}", body, {**headers, "Authorization": f"Bearer {self._token}"}
         )
         if answer.status < 300:
             return connection, answer
@@ -290,6 +295,15 @@ class Client:
 
 
 _Exchange = tuple[http.client.HTTPConnection, http.client.HTTPResponse]
+
+
+def _repeated(request: Callable[[], T]) -> T:
+    """What a request gives, at one of several tries."""
+    for pause in WAITS:
+        with contextlib.suppress(errors.TryAgain):
+            return request()
+        time.sleep(pause)
+    return request()
 
 
 @contextlib.contextmanager

@@ -260,6 +260,7 @@ class There:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._started: set[str] = set()
+        self._waited: set[int] = set()
 
     def submit(self, file: Path, asked: Asked) -> tuple[int, str]:
         batch = self._client.upload(
@@ -272,7 +273,8 @@ class There:
         return list(self._client.batches(limit, kind=kind, status=status, before=before))
 
     def waiting(self) -> list[int]:
-        return sorted(batch.seqno for batch in self._client.batches(status="waiting"))
+        self._waited = {batch.seqno for batch in self._client.batches(status="waiting")}
+        return sorted(self._waited)
 
     def batch(self, seqno: int) -> RemoteBatch:
         return self._client.batch(seqno)
@@ -288,7 +290,8 @@ class There:
     def records(
         self, seqno: int, outcomes: list[str] | None, record: int | None, rolled_back: str | None
     ) -> Generator[dict[str, Any]]:
-        yield from self._client.records(seqno, outcome=outcomes, record=record, rolled_back=rolled_back)
+        self.batch(seqno)
+        return self._client.records(seqno, outcome=outcomes, record=record, rolled_back=rolled_back)
 
     def rejects(self, seqno: int, out: BinaryIO) -> int:
         self._client.download(seqno, "rejects.csv", out)
@@ -298,7 +301,7 @@ class There:
     def work(self, seqno: int) -> None:
         """A run of the desk's engine works it off; one is started for each kind that has something waiting."""
         batch = self.batch(seqno)
-        if batch.failed:
+        if batch.failed and seqno not in self._waited:
             raise NotPossible(
                 f"Import batch {seqno} has failed. A desk does not open it again; reprocess it."
             )
