@@ -197,8 +197,14 @@ class Client:
         return self._send_file(path, mended, query | {"file_name": mended.name}, headers)
 
     def run_now(self, batch: int | RemoteBatch) -> RemoteBatch:
-        """Start a run for what waits of the batch's kind."""
-        return self._ask(batch, "run-now", None)
+        """Start a run for what waits of the batch's kind; the batch as it is, if another run has just taken it."""
+        try:
+            return self._ask(batch, "run-now", None)
+        except (errors.NotPossible, errors.ChangedMeanwhile):
+            now = self.batch(batch if isinstance(batch, int) else batch.seqno)
+            if now.status not in (BatchStatus.IN_PROGRESS, BatchStatus.EXECUTED):
+                raise
+            return now
 
     def _ask(self, batch: int | RemoteBatch, what: str, told: Any) -> RemoteBatch:
         seqno, seen = (batch.seqno, batch.etag) if isinstance(batch, RemoteBatch) else (batch, "*")

@@ -22,7 +22,7 @@ from rowledger import batches, control, ledger, parked, pipeline, replay, reruns
 from rowledger.cli.terminal import database, find_template, options
 from rowledger.client import Client, RemoteBatch
 from rowledger.db import Connection
-from rowledger.errors import ChangedMeanwhile, FileError, NotPossible, SetupError, Stopped
+from rowledger.errors import FileError, NotPossible, SetupError, Stopped
 from rowledger.layouts import header_of
 from rowledger.model import Batch, BatchStatus
 from rowledger.roll_back import RollBack
@@ -307,11 +307,7 @@ class There:
             )
         if batch.status is BatchStatus.WAITING and batch.kind not in self._started:
             self._started.add(batch.kind)
-            try:
-                self._client.run_now(batch)
-            except (NotPossible, ChangedMeanwhile):
-                if self.batch(seqno).status is BatchStatus.WAITING:  # no other run was faster
-                    raise
+            self._client.run_now(batch)
         batch = self._client.wait(seqno)
         if batch.status in (BatchStatus.PAUSED, BatchStatus.CANCELLED):
             raise Stopped(f"Import batch {seqno} is {batch.status}.")

@@ -31,6 +31,14 @@ RECORD = {"record_no": 17, "outcome": "rejected", "target_id": None, "warnings":
           "reasons": [{"rule": "required", "column": "Last name", "value": None,
                        "message": '"Last name" is empty; every record needs one.'}],
           "raw": ["K10017", "a@example.com", ""]}  # fmt: skip
+REJECTS = (
+    '"Customer number","Email","Last name","rowledger_reasons"\r\n'
+    '"K10017","a@example.com","","rowledger: ""Last name"" is empty; every record needs one."\r\n'
+)
+OUTCOMES = (
+    '"record","outcome","rules","reasons","warnings","cells","replayed","rolled back"\r\n'
+    '"17","rejected","required","""Last name"" is empty; every record needs one.","","[""K10017""]","",""\r\n'
+)
 REASONS = {"records_in_file": 1000, "complete": True,
            "reasons": [{"outcome": "rejected", "rule": "required", "column": "Last name", "records": 20,
                         "share": 0.02, "examples": [{"record_no": 17, "value": None,
