@@ -126,6 +126,7 @@ def test_every_operation_has_an_example_of_its_answer_and_says_what_a_problem_is
 ) -> None:
     for path, item in document["paths"].items():
         for method, told in item.items():
+            assert told.get("summary"), f"{method} {path}"
             assert told.get("description"), f"{method} {path}"
             answers = told["responses"]
             assert "4XX" in answers, f"{method} {path}"
