@@ -409,6 +409,7 @@ def test_a_batch_of_a_list_can_be_asked_something_of_in_the_state_in_which_it_wa
         ({"If-Match": "*", "Content-Type": "text/csv"}, b"", 422, "empty"),
         ({"If-Match": "*", "Content-Type": "text/csv"}, b"x" * 1001, 413, "larger"),
         ({"If-Match": "*", "Content-Type": "text/csv"}, b"PK\x03\x04", 415, "zip archive"),
+        ({"If-Match": "*", "Content-Type": "text/csv", "X-Content-SHA256": "0" * 64}, b"x", 422, "arrived changed"),
         ({"If-Match": "*"}, b"", 409, "has no rejected records"),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from rowledger.db import Connection, rows, transaction
 from rowledger.model import Batch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import PASSWORD, Trouble, served, with_login
+from trouble import PASSWORD, Trouble, served, with_login
 
 CONTACTS = "Customer number,Email,Last name,Country\nK1,a@example.com,Ann,DE\nK2,b@example.com,Ben,XX\nK3,c@example.com,,DE\nK4,d@example.com,D,DE\nK5,e@example.com,E,DE\n"
 AS_CONTACTS = {"kind": "contact", "domain": "DEMO", "template": "contacts"}

@@ -20,7 +20,7 @@ from rowledger.errors import RowledgerError
 from rowledger.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import PASSWORD, served, with_login
+from trouble import PASSWORD, served, with_login
 
 ROOT = Path(__file__).parents[2]
 GOOD = "Customer number,Email,Last name,Country\nK1,a@example.com,[red]Ånn[/red],DE\nK2,b@example.com,=1+1,XX\nK3,c@example.com,C,DE\n"

@@ -45,7 +45,7 @@ AT_ONCE = 16  # uploads that may arrive at the same time; each holds a connectio
 TYPES = ("text/csv", "text/plain", "text/tab-separated-values", "application/csv", "application/octet-stream",
          "application/vnd.ms-excel")  # the last is what some browsers take a .csv for  # fmt: skip
 _KEY = re.compile(r"[!-~]{1,255}\Z")
-_arriving = asyncio.Semaphore(AT_ONCE)
+arriving = asyncio.Semaphore(AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,27 @@ def announced(
     ] = None,
 ) -> Body:
     """The headers of an upload, checked. Raises Refused."""
-    _check_type(request)
-    key = checked_key(idempotency_key)
-    if x_content_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", x_content_sha256):
+    check_headers(request, desk.settings.max_upload_bytes)
+    return Body(checked_key(idempotency_key), digest(x_content_sha256))
+
+
+def check_headers(request: Request, limit: int) -> None:
+    """Refuse what is no file, or larger than ``limit`` bytes, before it is read."""
+    if "Content-Encoding" in request.headers:
+        raise Refused(415, "Send the file as it is: a Content-Encoding is not understood here.")
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type not in TYPES:
+        raise Refused(
+            415, "Send the raw bytes of the file as text/csv, not as a form and not as another type."
+        )
+    _check_length(request, limit)
+
+
+def digest(said: str | None) -> str | None:
+    """The SHA-256 that a header says. Raises Refused."""
+    if said is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", said):
         raise Refused(400, "X-Content-SHA256 is the SHA-256 of the file in 64 hexadecimal digits.")
-    _check_length(request, desk.settings.max_upload_bytes)
-    return Body(key, x_content_sha256.lower() if x_content_sha256 else None)
+    return said.lower() if said else None
 
 
 def checked_key(
@@ -140,22 +155,6 @@ def checked_key(
             "An upload needs the header Idempotency-Key: 1 to 255 visible ASCII characters of your choice.",
         )
     return idempotency_key
-
-
-def check_file(request: Request, limit: int) -> None:
-    """Check what the headers say of a file. Raises Refused."""
-    _check_type(request)
-    _check_length(request, limit)
-
-
-def _check_type(request: Request) -> None:
-    if "Content-Encoding" in request.headers:
-        raise Refused(415, "Send the file as it is: a Content-Encoding is not understood here.")
-    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if media_type not in TYPES:
-        raise Refused(
-            415, "Send the raw bytes of the file as text/csv, not as a form and not as another type."
-        )
 
 
 def _check_length(request: Request, limit: int) -> None:
@@ -182,11 +181,11 @@ async def upload(
 ) -> JSONResponse:
     """Upload a file: it becomes a waiting batch. The same Idempotency-Key again gives the same batch again."""
     user = user_of(request)
-    if _arriving.locked():
+    if arriving.locked():
         raise Refused(
             503, "Too many uploads arrive at the moment. Try again in a moment.", {"Retry-After": "5"}
         )
-    async with _arriving, _with_key(desk, f"{user.name} {body.key}") as connection:
+    async with arriving, _with_key(desk, f"{user.name} {body.key}") as connection:
         await run_sync(
             batches.check_choices,
             connection,
@@ -305,9 +304,7 @@ def _register(
     desk: Desk, connection: Connection, part: Part, query: Asked, body: Body, by: str, through: str
 ) -> Batch:
     if body.sha256 not in (None, part.sha256):
-        raise Refused(
-            422, f"The file arrived changed: its SHA-256 is {part.sha256}, not {body.sha256}. Send it again."
-        )
+        raise changed(part.sha256, body.sha256)
     kept: Upload = part.keep(query.file_name)
     seqno = batches.register(
         connection, kept, query.template, desk.suites.suite_hash(query.template), query.domain, origins=query.origins,
@@ -315,6 +312,11 @@ def _register(
         key=RequestKey(by, body.key, query.fingerprint(kept.sha256)),
     )  # fmt: skip
     return batches.get(connection, seqno)
+
+
+def changed(arrived: str, said: str | None) -> Refused:
+    """The bytes are not those that were sent."""
+    return Refused(422, f"The file arrived changed: its SHA-256 is {arrived}, not {said}. Send it again.")
 
 
 def _too_large(limit: int) -> Refused:
