@@ -73,7 +73,11 @@ class DuplicateUpload(SetupError):
             f'"{file_name}" was uploaded before as import batch {seqno} (same bytes, same template and domain). '
             f"Use --again to work it off once more."
         )
-        self.seqno = seqno
+        self.seqno, self.file_name = seqno, file_name
+
+
+class NotAllowed(SetupError):
+    """The desk does not know you, or your role may not do this."""
 
 
 class NotPossible(SetupError):
@@ -84,6 +88,10 @@ class WorkerLost(SetupError):
     """A batch was taken on again and again, and each worker was lost without a word."""
 
     rule = "worker_lost"
+
+
+class NotReadable(SetupError):
+    """A file cannot be read, or is none."""
 
 
 class NotKept(SetupError):

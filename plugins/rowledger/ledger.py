@@ -70,9 +70,16 @@ def records(
     outcomes: list[str] | None = None,
     record_no: int | None = None,
     rolled_back: str | None = None,
+    rule: str | None = None,
+    column: str | None = None,
+    after: int = 0,
 ) -> Generator[dict[str, Any]]:
-    """The ledger of a batch in the order of its file, in flat memory; or what its roll back restored, or spared."""
-    asked = {"seqno": seqno, "outcomes": outcomes, "record_no": record_no, "rolled_back": rolled_back}
+    """The ledger of a batch in the order of its file, in flat memory; or what its roll back restored, or spared.
+
+    With ``rule`` or ``column`` the records with such a reason; ``after`` a record number goes on behind it.
+    """
+    asked = {"seqno": seqno, "outcomes": outcomes, "record_no": record_no, "rolled_back": rolled_back,
+             "rule": rule, "column": column, "after": after}  # fmt: skip
     return stream(connection, _SQL["records"], asked)
 
 

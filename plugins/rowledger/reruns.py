@@ -16,6 +16,7 @@ from rowledger.layouts import header_of
 from rowledger.model import Batch
 from rowledger.settings import Settings
 from rowledger.templates import ImportTemplate
+from rowledger.uploads import Upload
 
 
 def rerun(
@@ -24,12 +25,12 @@ def rerun(
     batch: Batch,
     template: ImportTemplate,
     suite_hash: str,
-    mended: Path | None = None,
+    mended: Upload | None = None,
     *,
     by: str,
     through: str,
 ) -> int:
-    """Make a batch of the rejected records of one that has ended, or of the mended file; returns its seqno.
+    """Make a batch of the rejected records of one that has ended, or of a mended file that is kept; returns its seqno.
 
     Raises NotPossible, UnknownCode or SetupError.
     """
@@ -37,18 +38,13 @@ def rerun(
         raise NotPossible(
             f"Import batch {batch.seqno} has not ended yet; its rejected records can be rerun then."
         )
-    if mended is not None:
-        upload = uploads.keep_file(mended, settings.uploads)
-    else:
-        upload = _rejects(connection, settings, batch, template)
+    upload = mended or _rejects(connection, settings, batch, template)
     return batches.register_child(
         connection, upload, template, suite_hash, batch, "rerun", by=by, through=through
     )
 
 
-def _rejects(
-    connection: Connection, settings: Settings, batch: Batch, template: ImportTemplate
-) -> uploads.Upload:
+def _rejects(connection: Connection, settings: Settings, batch: Batch, template: ImportTemplate) -> Upload:
     header = (
         list(header_of(Path(batch.file_path), template, settings.scratch)) if template.file.header else []
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import stat
 import tempfile
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from rowledger.errors import DiskFull, NotKept, SetupError
+from rowledger.errors import DiskFull, NotKept, NotReadable
 
 BLOCK_BYTES = 1 << 20
 MAX_FILE_NAME = 255
@@ -36,17 +37,22 @@ class Upload:
 
 
 def keep_file(path: Path, folder: Path) -> Upload:
-    """Keep a copy of a regular file; links and devices are refused. Raises SetupError."""
+    """Keep a copy of a regular file; links and devices are refused. Raises NotReadable."""
+    with opened(path) as source:
+        return keep(source, path.name, folder)
+
+
+def opened(path: Path) -> io.BufferedReader:
+    """A regular file, to be read; links and devices are refused. Raises NotReadable."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         why = "it is a link" if error.errno == errno.ELOOP else error.strerror
-        raise SetupError(f"{path} cannot be read ({why}).") from None
+        raise NotReadable(f"{path} cannot be read ({why}).") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise SetupError(f"{path} is not a regular file.")
-    with open(descriptor, "rb") as source:  # noqa: PTH123 - an open descriptor has no path
-        return keep(source, path.name, folder)
+        raise NotReadable(f"{path} is not a regular file.")
+    return open(descriptor, "rb")  # noqa: PTH123 - an open descriptor has no path; the caller closes it
 
 
 def keep(source: BinaryIO, file_name: str, folder: Path) -> Upload:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,6 +147,33 @@ def test_a_file_goes_through_the_desk_and_a_run_that_it_starts(engine: Any) -> N
         f"/dags/contact_import/runs/{engine.batch(seqno).run_id.replace(':', '%3A').replace('+', '%2B')}"
         in page.decode()
     )
+
+
+def test_the_example_of_the_readme_and_the_command_line_speak_to_it(engine: Any, tmp_path: Path) -> None:
+    example = re.search(r"```python\n(.*?)```", (local.ROOT / "README.md").read_text(), re.DOTALL)
+    assert example
+    (tmp_path / "contacts.csv").write_text(CONTACTS.replace("DESK", "README"))
+    who = {"ROWLEDGER_URL": engine.place.url, "ROWLEDGER_USER": "user",
+           "ROWLEDGER_PASSWORD": engine.place.password_of("user")}  # fmt: skip
+
+    def python(code: str, *arguments: str) -> str:
+        command = [sys.executable, "-c", code, *arguments]
+        told = subprocess.run(
+            command, cwd=tmp_path, env=os.environ | who, capture_output=True, text=True, timeout=300
+        )
+        assert (told.returncode, told.stderr) == (0, "")
+        return told.stdout
+
+    assert "executed" in python(example[1])
+    assert "README2" in (tmp_path / "to_mend.csv").read_text()
+    listed = json.loads(python("from rowledger.cli import main; main()", "list", "--limit", "2", "--json"))
+    assert [(b["kind"], b["uploaded_by"], b["uploaded_through"]) for b in listed] == [
+        ("contract_status", "user", "api"), ("contact", "user", "api"),
+    ]  # fmt: skip
+    seqno = listed[0]["seqno"]
+    worked = python("from rowledger.cli import main; main()", "work", str(seqno), "--json")
+    assert json.loads(worked)["records_in_file"] == 1
+    assert engine.batch(seqno).succeeded
 
 
 def test_the_list_says_when_what_waits_is_worked_off_and_when_a_dag_is_paused(engine: Any) -> None:

@@ -382,18 +382,50 @@ def test_a_body_that_is_no_proper_json_changes_nothing(
     assert batches.get(connection, seqno).status == "waiting"
 
 
-def test_the_document_of_the_api_has_an_example_for_every_answer(client: TestClient) -> None:
-    paths = client.get("/api/v1/openapi.json").json()["paths"]
-    assert len(paths) > 12
-    without = [
-        f"{method} {path}"
-        for path, methods in paths.items()
-        for method, told in methods.items()
-        if not told.get("summary")
-        or not told.get("description")
-        or not any("example" in str(r) for r in told["responses"].values())
-    ]
-    assert [w for w in without if not w.endswith((".csv", "/file"))] == []
+@pytest.mark.parametrize("query", [{"cursor": "x"}, {"sort": "uploaded_at"}, {"order": "asc"}, {"before": 0}])
+def test_before_a_seqno_is_for_lists_by_seqno_alone(client: TestClient, query: dict[str, Any]) -> None:
+    answer = client.get("/api/v1/batches", params={"before": 5} | query)
+    assert (answer.status_code, "before" in answer.json()["detail"]) == (422, True)
+
+
+def test_a_batch_of_a_list_can_be_asked_something_of_in_the_state_in_which_it_was_listed(
+    client: TestClient, submit: Submit
+) -> None:
+    seqno = submit(CONTACTS)
+    (listed,) = client.get("/api/v1/batches").json()["batches"]
+    assert listed["etag"] == client.get(f"/api/v1/batches/{seqno}").headers["ETag"]
+    pause = (f"/api/v1/batches/{seqno}/pause", {"If-Match": listed["etag"]})
+    assert [client.post(pause[0], headers=pause[1]).status_code for _ in range(2)] == [200, 412]
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "status", "says"),
+    [
+        ({}, b"", 428, "If-Match"),
+        ({"If-Match": '"x"'}, b"", 412, "has changed"),
+        ({"If-Match": "*"}, b"a,b\n", 415, "text/csv"),
+        ({"If-Match": "*", "Content-Type": "application/json"}, b"{}", 415, "text/csv"),
+        ({"If-Match": "*", "Content-Type": "text/csv", "Content-Encoding": "gzip"}, b"x", 415, "Content-Encoding"),
+        ({"If-Match": "*", "Content-Type": "text/csv"}, b"", 422, "empty"),
+        ({"If-Match": "*", "Content-Type": "text/csv"}, b"x" * 1001, 413, "larger"),
+        ({"If-Match": "*", "Content-Type": "text/csv"}, b"PK\x03\x04", 415, "zip archive"),
+        ({"If-Match": "*", "Content-Type": "text/csv", "X-Content-SHA256": "0" * 64}, b"x", 422, "arrived changed"),
+        ({"If-Match": "*"}, b"", 409, "has no rejected records"),
+    ],
+)  # fmt: skip
+def test_a_rerun_that_cannot_be_is_refused_and_leaves_nothing(
+    app: Any, client: TestClient, submit: Submit, work: Work, settings: Any, connection: Connection,
+    headers: dict[str, str], content: bytes, status: int, says: str,
+) -> None:  # fmt: skip
+    object.__setattr__(app.state.desk.settings, "max_upload_bytes", 1000)
+    seqno = submit("Customer number,Email,Last name\nK1,a@example.com,A\n")
+    assert client.post(f"/api/v1/batches/{seqno}/rerun", headers={"If-Match": "*"}).status_code == 409
+    work(seqno)
+    before = [path for path in settings.uploads.rglob("*") if path.is_file()]
+    answer = client.post(f"/api/v1/batches/{seqno}/rerun", headers=headers, content=content)
+    assert (answer.status_code, says in answer.json()["detail"]) == (status, True)
+    assert batches.children(connection, seqno) == []
+    assert [path for path in settings.uploads.rglob("*") if path.is_file()] == before
 
 
 def test_nothing_in_an_answer_comes_from_the_host_that_a_caller_says(

@@ -48,6 +48,7 @@ ARROWS = {
     "layouts": "errors model structure templates text_in",
     "records_in": "errors layouts model structure templates text_in",
     "validation": "model records_in suites templates values",
+    "client": "errors model uploads",
     "parked": "db domains model",
     "loading": "db errors model parked staging templates",
     # what a loader needs; one that needs more has a line of its own

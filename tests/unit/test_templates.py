@@ -14,6 +14,7 @@ from rowledger.model import Kind, TargetField
 from rowledger.templates import ImportTemplate
 
 ROOT = Path(__file__).parents[2]
+BUILT_IN = [path.stem for path in templates.BUILT_IN.glob("*.yml")]
 CONTACT = """\
 kind: contact
 title: Contacts
@@ -350,7 +351,7 @@ def test_one_wrong_template_harms_no_other(tmp_path: Path) -> None:
     (tmp_path / "binary.yml").write_bytes(b"\xff\xfe\0")
     (tmp_path / "notes.txt").write_text("no template")
     good, errors = templates.read_templates(tmp_path, loading.kinds())
-    assert sorted(good) == ["also_good", "good"]
+    assert list(good) == ["also_good", "good", *BUILT_IN]
     assert [str(error).split(":")[0].split(",")[0] for error in errors] == [
         str(tmp_path / "bad.yml"),
         str(tmp_path / "binary.yml"),
@@ -359,7 +360,9 @@ def test_one_wrong_template_harms_no_other(tmp_path: Path) -> None:
 
 def test_a_template_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
     (tmp_path / "good.yml").write_text(CONTACT)
-    with pytest.raises(UnknownCode, match=r'no template "bad"\. Templates are: good\.'):
+    with pytest.raises(
+        UnknownCode, match=r'no template "bad"\. Templates are: good, contract_status_records\.'
+    ):
         templates.find_template(tmp_path, "bad", loading.kinds())
     with pytest.raises(UnknownCode, match=r'no template "\.\./good"'):
         templates.find_template(tmp_path, "../good", loading.kinds())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from rowledger import batches, ledger, parked, pipeline, replay, reruns, roll_back, templates, uploads
+from rowledger import ledger, parked, replay, roll_back
+from rowledger.cli.place import Asked, Version, place
 from rowledger.cli.terminal import (
     AsJson,
     AsJsonLines,
@@ -27,9 +27,7 @@ from rowledger.cli.terminal import (
     app,
     check_box,
     complain,
-    database,
     err,
-    find_template,
     known_kind,
     log_to_terminal,
     new_table,
@@ -41,10 +39,8 @@ from rowledger.cli.terminal import (
     print_reasons,
     reasons_in_words,
 )
-from rowledger.db import Connection
-from rowledger.errors import DuplicateUpload, FileError, RowledgerError, SetupError, UnknownCode
+from rowledger.errors import DuplicateUpload, FileError, NotKept, NotReadable, RowledgerError, UnknownCode
 from rowledger.model import Batch, BatchStatus, Outcome
-from rowledger.settings import Settings, from_environment
 
 PANEL = "Imports"
 
@@ -65,29 +61,18 @@ def submit(
     as_json: AsJsonLines = False,
 ) -> None:
     """Upload files: each becomes a waiting import batch; prints its seqno."""
-    settings = from_environment()
-    chosen = find_template(settings, template, kind)
-    from rowledger.suites import suite_hash
-
+    known_kind(kind)
+    asked = Asked(kind, domain, template, origin or (), subscription or (), again)
     problems: list[RowledgerError] = []
-    with database(settings) as connection:
+    with place() as at:
         for path in _files(files):
             try:
-                upload = uploads.keep_file(path, settings.uploads)
-            except SetupError as error:  # a link, a device, a file of others: the next one may be right
+                seqno, file_name = at.submit(path, asked)
+            except (NotReadable, NotKept, DuplicateUpload, FileError) as error:  # the next one may be right
                 problems.append(error)
                 complain(error)
                 continue
-            try:
-                seqno = batches.register(
-                    connection, upload, chosen, suite_hash(chosen), domain, origins=origin or (),
-                    subscriptions=subscription or (), by=getpass.getuser(), through="command line", again=again,
-                )  # fmt: skip
-            except DuplicateUpload as error:
-                problems.append(error)
-                complain(error)
-                continue
-            shown = {"seqno": seqno, "file_name": upload.file_name}
+            shown = {"seqno": seqno, "file_name": file_name}
             print_json(shown, indent=None) if as_json else out.print(seqno)
     if problems:
         raise typer.Exit(problems[0].exit_code)
@@ -108,33 +93,24 @@ def work(
     if (seqno is None) == (not all_waiting):
         raise UnknownCode("Name one import batch seqno, or say --all-waiting.")
     log_to_terminal(quiet=as_json)
-    settings = from_environment()
     failed = 0
-    with database(settings) as connection:
-        worker = pipeline.Worker(connection, settings, getpass.getuser())
-        numbers = batches.waiting(connection) if seqno is None else [batches.get(connection, seqno).seqno]
+    with place() as at:
+        numbers = at.waiting() if seqno is None else [at.batch(seqno).seqno]
         if not numbers:
             err.print("No import batch is waiting.")
         for number in numbers:
             try:
-                pipeline.work(worker, number)
+                at.work(number)
             except RowledgerError as error:
                 failed = failed or error.exit_code
                 if not isinstance(error, FileError):
                     complain(error)
-            batch = batches.get(connection, number)
+            batch = at.batch(number)
             print_json(batch.as_dict(), indent=None) if as_json else _print_batch(batch)
         if all_waiting:
-            for number, outcomes in replay.replay(worker).items():
-                tell_replayed(batches.get(connection, number), outcomes, as_json)
+            for batch, outcomes in at.replay():
+                tell_replayed(batch, outcomes, as_json)
     raise typer.Exit(failed)
-
-
-class Version(StrEnum):
-    """Which version of a batch's template."""
-
-    OLD = "old"
-    CURRENT = "current"
 
 
 @app.command(rich_help_panel=PANEL)
@@ -146,14 +122,8 @@ def reprocess(
     as_json: AsJson = False,
 ) -> None:
     """Take the file of a batch that has ended once more, as a waiting batch of its own; prints its seqno."""
-    settings = from_environment()
-    with database(settings) as connection:
-        batch = batches.get(connection, seqno)
-        chosen, suite_hash = _version(connection, settings, batch, template)
-        new = batches.reprocess(
-            connection, batch, chosen, suite_hash, by=getpass.getuser(), through="command line"
-        )
-    _print_child(new, batch, chosen, as_json)
+    with place() as at:
+        _print_child(*at.reprocess(seqno, template), as_json)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -174,52 +144,18 @@ def rerun(
 
     Without a FILE as they were: what they lacked, such as a contract, may be there by now.
     """
-    settings = from_environment()
-    with database(settings) as connection:
-        batch = _with_raw_cells(connection, settings, seqno)
-        chosen, suite_hash = _version(connection, settings, batch, template)
-        new = reruns.rerun(
-            connection,
-            settings,
-            batch,
-            chosen,
-            suite_hash,
-            mended,
-            by=getpass.getuser(),
-            through="command line",
-        )
-    _print_child(new, batch, chosen, as_json)
+    with place() as at:
+        _print_child(*at.rerun(seqno, template, mended), as_json)
 
 
-def _version(
-    connection: Connection, settings: Settings, batch: Batch, version: Version
-) -> tuple[templates.ImportTemplate, str]:
-    """A version of the batch's template, and the hash of its suite."""
-    if version is Version.OLD:
-        return pipeline.template_of(connection, batch), batch.suite_hash
-    from rowledger import suites
-
-    chosen = find_template(settings, batch.template, batch.kind)
-    return chosen, suites.suite_hash(chosen)
-
-
-def _print_child(seqno: int, parent: Batch, chosen: templates.ImportTemplate, as_json: bool) -> None:
-    changed = chosen.hash != parent.template_hash
-    child = {
-        "seqno": seqno,
+def _print_child(parent: Batch, child: Batch, as_json: bool) -> None:
+    shown = {
+        "seqno": child.seqno,
         "parent_seqno": parent.seqno,
         "file_name": parent.file_name,
-        "template_changed": changed,
+        "template_changed": child.template_hash != parent.template_hash,
     }
-    print_json(child) if as_json else out.print(seqno)
-
-
-def _with_raw_cells(connection: Connection, settings: Settings, seqno: int) -> Batch:
-    """The batch; one that ended before its close gets the cells of its refused records first."""
-    batch = batches.get(connection, seqno)
-    if batch.status.terminal and not batch.processed and ledger.lacks_raw(connection, batch):
-        pipeline.complete_raw(pipeline.Worker(connection, settings, getpass.getuser()), seqno)
-    return batch
+    print_json(shown) if as_json else out.print(child.seqno)
 
 
 @app.command("list", rich_help_panel=PANEL)
@@ -236,8 +172,8 @@ def list_batches(
 ) -> None:
     """List import batches, the newest first."""
     known_kind(kind)
-    with database(from_environment()) as connection:
-        found = batches.listed(connection, kind, status, before, limit)
+    with place() as at:
+        found = at.listed(kind, status, before, limit)
     if as_json:
         print_json([batch.as_dict() for batch in found])
         return
@@ -252,29 +188,23 @@ def list_batches(
 @app.command(rich_help_panel=PANEL)
 def show(seqno: Seqno, as_json: AsJson = False) -> None:
     """Show one import batch: state, check boxes, dates, outcomes, the commonest reasons."""
-    with database(from_environment()) as connection:
-        batch = batches.get(connection, seqno)
-        events = batches.events(connection, seqno)
-        children = batches.children(connection, seqno)
-        reasons = ledger.common_reasons(connection, seqno, ledger.NOT_LOADED, 20)
-        replayed = parked.became(connection, seqno)
-        undone = roll_back.of(connection, seqno)
+    with place() as at:
+        batch, about = at.batch(seqno), at.about(seqno)
+    replayed, undone = about.replayed, about.roll_back
     if as_json:
-        more = {"reasons": reasons, "events": events, "children": children, "replayed": replayed,
-                "roll_back": undone.as_dict() if undone else None}  # fmt: skip
-        print_json(batch.as_dict() | more)
+        print_json(batch.as_dict() | vars(about) | {"roll_back": undone.as_dict() if undone else None})
         return
     _print_batch(batch)
     if replayed:
         out.print(_parked_in_words(replayed))
     if undone:
         tell_rolled_back(undone)
-    print_reasons("Why records were not loaded:", reasons)
+    print_reasons("Why records were not loaded:", about.reasons)
     if batch.status.terminal and (batch.counts[Outcome.REJECTED] or replayed.get(Outcome.REJECTED)):
         out.print(
             f"To mend the rejected records: rowledger rejects {seqno} > mend.csv, then rowledger rerun {seqno} mend.csv"
         )
-    for event in events:
+    for event in about.events:
         told = event["detail"] in (None, batch.error_message)  # the reason of a failure stands above
         detail = "" if told else f": {plain(event['detail'])}"
         out.print(
@@ -307,29 +237,22 @@ def records(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """What became of the records of a batch, and why."""
-    with database(from_environment()) as connection:
-        batches.get(connection, seqno)
-        outcomes = [str(o) for o in outcome] if outcome else None
-        with contextlib.closing(ledger.records(connection, seqno, outcomes, record, rolled_back)) as found:
-            if as_json:
-                for one in found:
-                    print_json(one, indent=None)
-            elif as_csv:
-                sys.stdout.writelines(ledger.as_csv(found))
-            else:
-                _print_records(found)
+    outcomes = [str(o) for o in outcome] if outcome else None
+    with place() as at, contextlib.closing(at.records(seqno, outcomes, record, rolled_back)) as found:
+        if as_json:
+            for one in found:
+                print_json(one, indent=None)
+        elif as_csv:
+            sys.stdout.writelines(ledger.as_csv(found))
+        else:
+            _print_records(found)
 
 
 @app.command(rich_help_panel=PANEL)
 def rejects(seqno: Seqno) -> None:
     """Print the rejected records as CSV in the layout of their file, with their reasons: mend them, submit them again."""
-    settings = from_environment()
-    with database(settings) as connection:
-        batch = _with_raw_cells(connection, settings, seqno)
-        template = pipeline.template_of(connection, batch)
-        header = _header_of(batch, template, settings)
-        sys.stdout.reconfigure(encoding=template.file.encoding, errors="xmlcharrefreplace", newline="")  # type: ignore[union-attr]
-        count = ledger.export_rejects(connection, batch, template, header, sys.stdout)
+    with place() as at:
+        count = at.rejects(seqno, sys.stdout.buffer)
         sys.stdout.flush()
     err.print(f"{count:,} rejected record{'s' * (count != 1)} of import batch {seqno}.")
 
@@ -439,15 +362,6 @@ def _print_rolled_back(undone: dict[str, Any]) -> None:
     """What the roll back did about a record, under its line."""
     why = plain(roll_back.why_spared(undone)) if undone["reason"] else ""
     out.print(f"{'':>9}  {undone['result']:<11}  {why or 'by the roll back'}")
-
-
-def _header_of(batch: Batch, template: templates.ImportTemplate, settings: Settings) -> list[str]:
-    """The header of the file as it was uploaded; none for a positional file."""
-    if not template.file.header:
-        return []
-    from rowledger.layouts import header_of
-
-    return list(header_of(Path(batch.file_path), template, settings.scratch))
 
 
 def _files(given: Iterable[Path]) -> Iterator[Path]:

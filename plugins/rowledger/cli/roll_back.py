@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from rowledger import batches, loading, roll_back
-from rowledger.cli.control import PANEL, roll_back_now
+from rowledger.cli.control import PANEL, tell
+from rowledger.cli.place import place
 from rowledger.cli.terminal import (
     Seqno,
     app,
@@ -56,19 +57,22 @@ def roll_back_batch(
     if why is None and not dry_run:
         raise UnknownCode("Say why, as in --why 'the wrong file'; or look first what it would do: --dry-run")
     log_to_terminal(quiet=as_json or dry_run)
-    settings = from_environment()
-    with database(settings) as connection:
+    if not dry_run:
+        with place() as at:
+            if earlier := at.rolled_back(seqno):
+                _tell_earlier(earlier)
+            tell(at.roll_back(seqno, why or ""), as_json)
+        return
+    with database(from_environment()) as connection:
         kind = loading.kinds()[batches.get(connection, seqno).kind]
         if earlier := roll_back.of(connection, seqno):
             _tell_earlier(earlier)
-        if dry_run and every:
+        if every:
             with contextlib.closing(roll_back.planned(connection, seqno)) as found:
                 _print_planned(found, kind, as_json)
-        elif dry_run:
+        else:
             plan = roll_back.plan(connection, seqno, limit)
             print_json(asdict(plan)) if as_json else _print_plan(plan, kind)
-        else:
-            roll_back_now(connection, settings, seqno, why or "", as_json)
 
 
 def _tell_earlier(earlier: roll_back.RollBack) -> None:

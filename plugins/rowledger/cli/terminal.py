@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ from rich.table import Table
 
 from rowledger import db, loading, templates
 from rowledger.db import Connection
-from rowledger.errors import RowledgerError, UnknownCode
+from rowledger.errors import RowledgerError, SetupError, UnknownCode
 from rowledger.model import Batch
 from rowledger.settings import Settings
 
@@ -28,6 +29,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@dataclass
+class Options:
+    """What is said before any command."""
+
+    url: str | None = None
+
+
+options = Options()
+
+
+@app.callback()
+def before_all(
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", envvar="ROWLEDGER_URL", metavar="ADDRESS", help="Ask the desk of the Airflow at this address, not "
+            "the database. Who asks: ROWLEDGER_TOKEN, or ROWLEDGER_USER and ROWLEDGER_PASSWORD, in the environment.",
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    """Import CSV files into PostgreSQL, with a ledger of what became of every record."""
+    options.url = url
+
+
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -57,7 +84,11 @@ SubscriptionOption = Annotated[
 
 @contextlib.contextmanager
 def database(settings: Settings, *, checked: bool = True) -> Iterator[Connection]:
-    """A connection to the configured database, or to the embedded one, which is started if need be."""
+    """A connection to the configured database, or to the embedded one, which is started if need be. Raises SetupError."""
+    if options.url:
+        raise SetupError(
+            "This command works on the database itself; a desk cannot do it. Leave out --url, and ROWLEDGER_URL."
+        )
     with contextlib.ExitStack() as stack:
         url = settings.database_url
         if url is None:
@@ -136,7 +167,11 @@ def value_in_words(value: Any) -> str:
 
 def reasons_in_words(*given: Iterable[Mapping[str, Any]] | None) -> str:
     """Why a record became what it became: its reasons, and its warnings."""
-    return " ".join(f"{one['rule']}: {plain(one['message'])}" for some in given for one in some or ())
+    return " ".join(
+        f"{one['rule']}: {plain(one.get('message') or one['column'] or '')}"
+        for some in given
+        for one in some or ()
+    )
 
 
 def print_content(batch: Batch) -> None:

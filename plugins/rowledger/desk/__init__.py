@@ -26,8 +26,10 @@ from rowledger.desk import (
     one_import_page,
     records_api,
     reference_api,
+    rerun_api,
     set_up_page,
     static_files,
+    statuses_api,
     templates_api,
     templates_page,
     upload_api,
@@ -42,7 +44,7 @@ from rowledger.settings import Settings
 
 API = "/api/v1"
 APIS = (
-    batches_api, upload_api, control_api, records_api, downloads_api, lookups_api, templates_api, reference_api,
+    batches_api, upload_api, statuses_api, control_api, rerun_api, records_api, downloads_api, lookups_api, templates_api, reference_api,
 )  # fmt: skip
 PAGES = (
     imports_page, upload_page, one_import_page, contracts_page, contacts_page, templates_page, set_up_page, static_files,

@@ -185,6 +185,11 @@ def _cursor(asked: Listing, last: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
+def behind(seqno: int) -> str:
+    """The cursor of the batches older than one, in the order of their seqno."""
+    return _cursor(Listing(), {"sort_key": seqno, "seqno": seqno})
+
+
 def _place(asked: Listing) -> dict[str, Any] | None:
     """What a cursor says. It is not secret: one that somebody has made up leads to another place of the same list."""
     if asked.cursor is None:

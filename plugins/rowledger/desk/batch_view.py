@@ -43,6 +43,7 @@ def shown(batch: Batch, personal: bool) -> dict[str, Any]:
     """A batch for programs; without the right on personal data no value of its file."""
     return batch.as_dict() | {
         "state": state(batch),
+        "etag": etag(batch),
         "error_message": error_message(batch, personal),
         "warnings": [without_values(w) for w in batch.warnings] if not personal else batch.warnings,
     }

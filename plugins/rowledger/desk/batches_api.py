@@ -8,17 +8,28 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
+from pydantic import Field
 
+from rowledger import parked, roll_back
 from rowledger.desk import batch_list, batch_view
 from rowledger.desk.access import BatchWith, Needs, Right, has
 from rowledger.desk.batch_list import Filter, Group, Listing
 from rowledger.desk.context import ConnectionDep
 from rowledger.desk.examples import BATCH, EVENT, PAGE, TOTALS, answers
+from rowledger.desk.problems import Refused
 from rowledger.model import Batch
 
 router = APIRouter(prefix="/batches", tags=["batches"])
 Kinds = Annotated[list[str], Depends(Needs(Right.READ))]
 ReadBatch = Annotated[Batch, Depends(BatchWith(Right.READ))]
+
+
+class Asked(Listing):
+    """One page of a list, which may begin anywhere."""
+
+    before: int | None = Field(
+        default=None, ge=1, lt=2**63, description="in place of a cursor: a seqno; only older ones"
+    )
 
 
 class Totals(Filter):
@@ -29,9 +40,15 @@ class Totals(Filter):
 
 @router.get("", responses=answers(200, PAGE))
 def list_batches(
-    request: Request, kinds: Kinds, connection: ConnectionDep, asked: Annotated[Listing, Query()]
+    request: Request, kinds: Kinds, connection: ConnectionDep, asked: Annotated[Asked, Query()]
 ) -> JSONResponse:
     """Batches, the newest first unless told otherwise; go on with ``next_cursor``."""
+    if asked.before is not None:
+        if asked.cursor or (asked.sort, asked.order) != ("seqno", "desc"):
+            raise Refused(
+                422, "before is for lists by seqno, the newest first, and takes the place of a cursor."
+            )
+        asked = asked.model_copy(update={"cursor": batch_list.behind(asked.before)})
     page = batch_list.page(connection, asked, kinds)
     personal = {kind for kind in kinds if has(request, Right.PERSONAL, kind)}
     return _json({
@@ -48,9 +65,12 @@ def totals(kinds: Kinds, connection: ConnectionDep, asked: Annotated[Totals, Que
 
 @router.get("/{seqno}", responses=answers(200, BATCH))
 def one_batch(request: Request, batch: ReadBatch, connection: ConnectionDep) -> JSONResponse:
-    """One batch. Its ETag is what a control request needs as If-Match; progress does not change it."""
+    """One batch, what became of its parked records, and how far its roll back is. Its ETag is what a control request needs as If-Match; progress does not change it."""
     about = batch_view.about(connection, batch)
-    more = {name: about[name] for name in ("origins", "subscriptions", "children")}
+    more = {name: about[name] for name in ("origins", "subscriptions", "children")} | {
+        "replayed": parked.became(connection, batch.seqno),
+        "roll_back": roll_back.of(connection, batch.seqno),
+    }
     shown = batch_view.shown(batch, has(request, Right.PERSONAL, batch.kind)) | more
     return _json(shown, {"ETag": batch_view.etag(batch)})
 

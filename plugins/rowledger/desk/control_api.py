@@ -11,14 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rowledger import batches, control
 from rowledger import roll_back as roll_backs
+from rowledger.db import Connection
 from rowledger.desk import batch_view
 from rowledger.desk.access import BatchWith, Right, has, user_of
 from rowledger.desk.bodies import body, described
-from rowledger.desk.context import ConnectionDep, DeskDep
+from rowledger.desk.context import ConnectionDep, Desk, DeskDep
 from rowledger.desk.examples import BATCH, answers
 from rowledger.desk.problems import Refused
 from rowledger.desk.shelf import template_of
 from rowledger.model import Batch, BatchStatus
+from rowledger.templates import ImportTemplate
 
 router = APIRouter(prefix="/batches/{seqno}", tags=["control"])
 WriteBatch = Annotated[Batch, Depends(BatchWith(Right.WRITE))]
@@ -40,6 +42,7 @@ def seen(
 
 
 SeenBatch = Annotated[Batch, Depends(seen)]
+Version = Literal["old", "current"]
 
 
 class Why(BaseModel):
@@ -61,7 +64,7 @@ class Reprocess(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    template: Literal["old", "current"] = Field(description="as it was at the upload, or as it is now")
+    template: Version = Field(description="as it was at the upload, or as it is now")
 
 
 @router.post("/pause", responses=answers(200, BATCH), openapi_extra=described(Why))
@@ -127,13 +130,20 @@ def reprocess(
     connection: ConnectionDep,
 ) -> JSONResponse:
     """Take the file of a batch that has ended once more, as a batch of its own; both name each other."""
-    template, suite_hash = template_of(connection, batch), batch.suite_hash
-    if told.template == "current":
-        template = desk.shelf.find(batch.template, batch.kind)
-        suite_hash = desk.suites.suite_hash(template)
+    template, suite_hash = version_of(desk, connection, batch, told.template)
     new = batches.reprocess(connection, batch, template, suite_hash, by=user_of(request).name, through="api")
     now = batches.get(connection, new)
     return _told(request, now, f"The file waits once more, as import batch {new}.", 201)
+
+
+def version_of(
+    desk: Desk, connection: Connection, batch: Batch, version: Version
+) -> tuple[ImportTemplate, str]:
+    """A version of the batch's template, and the hash of its suite. Raises UnknownCode or TemplateError."""
+    if version == "old":
+        return template_of(connection, batch), batch.suite_hash
+    template = desk.shelf.find(batch.template, batch.kind)
+    return template, desk.suites.suite_hash(template)
 
 
 @router.post("/run-now", status_code=202, responses=answers(202, BATCH))

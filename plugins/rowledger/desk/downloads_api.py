@@ -12,6 +12,7 @@ from rowledger import layouts, ledger
 from rowledger.desk.access import BatchWith, Right
 from rowledger.desk.answers import Streamed, attachment
 from rowledger.desk.context import ConnectionDep, DeskDep
+from rowledger.desk.examples import OUTCOMES, REJECTS, answers
 from rowledger.desk.problems import Refused
 from rowledger.desk.shelf import template_of
 from rowledger.model import Batch
@@ -22,7 +23,7 @@ router = APIRouter(prefix="/batches/{seqno}", tags=["downloads"])
 PersonalBatch = Annotated[Batch, Depends(BatchWith(Right.PERSONAL))]
 
 
-@router.get("/rejects.csv", response_class=Response)
+@router.get("/rejects.csv", responses=answers(200, REJECTS, "text/csv"), response_class=Response)
 def rejects(batch: PersonalBatch, desk: DeskDep, connection: ConnectionDep) -> Response:
     """The rejected records in the layout of their file, with a column of reasons: to be mended and uploaded again."""
     template = template_of(connection, batch)
@@ -34,14 +35,18 @@ def rejects(batch: PersonalBatch, desk: DeskDep, connection: ConnectionDep) -> R
     )
 
 
-@router.get("/outcomes.csv", response_class=Response)
+@router.get("/outcomes.csv", responses=answers(200, OUTCOMES, "text/csv"), response_class=Response)
 def outcomes(batch: PersonalBatch, connection: ConnectionDep) -> Response:
     """What became of every record, as CSV."""
     lines = ledger.as_csv(ledger.records(connection, batch.seqno))
     return Streamed(lines, "text/csv; charset=utf-8", f"outcomes_{batch.seqno}_{batch.file_name}")
 
 
-@router.get("/file", response_class=Response)
+@router.get(
+    "/file",
+    responses=answers(200, "Customer number,Email\r\n", "application/octet-stream"),
+    response_class=Response,
+)
 def original(batch: PersonalBatch) -> Response:
     """The file as it was uploaded, byte for byte."""
     path = _kept(batch)

@@ -11,6 +11,16 @@ BATCH: dict[str, Any] = {
     "processed": True, "error_rule": None, "error_message": None, "warnings": [], "records_in_file": 1000,
     "counts": {"created": 820, "updated": 100, "unchanged": 60, "rejected": 20},
     "origins": ["SPRING_FAIR"], "subscriptions": [], "children": [],
+    "etag": '"5b0c9d2f7a1e4c38"', "replayed": {}, "roll_back": None,
+}  # fmt: skip
+STATUS_RECORDS = {"records": [
+    {"form_id": "F241002", "date_result": "2026-05-31", "result_code": "20"},
+    {"form_id": "F241003", "date_result": "2026-05-31", "result_code": "90", "agent": "mia", "remark": "moved away"},
+]}  # fmt: skip
+STATUS_BATCH = BATCH | {
+    "seqno": 43, "kind": "contract_status", "template": "contract_status_records", "file_name": "contract_statuses.csv",
+    "file_bytes": 143, "status": "waiting", "state": "waiting", "import_completed": False, "processed": False,
+    "records_in_file": None, "counts": {},
 }  # fmt: skip
 PAGE = {"batches": [BATCH], "next_cursor": "WyJzZXFubyIsICI0MiIsIDQyXQ"}
 TOTALS = {"groups": [{"group": "contact", "batches": 12, "failed": 1, "unfinished": 0, "records": 12000,
@@ -21,6 +31,14 @@ RECORD = {"record_no": 17, "outcome": "rejected", "target_id": None, "warnings":
           "reasons": [{"rule": "required", "column": "Last name", "value": None,
                        "message": '"Last name" is empty; every record needs one.'}],
           "raw": ["K10017", "a@example.com", ""]}  # fmt: skip
+REJECTS = (
+    '"Customer number","Email","Last name","rowledger_reasons"\r\n'
+    '"K10017","a@example.com","","rowledger: ""Last name"" is empty; every record needs one."\r\n'
+)
+OUTCOMES = (
+    '"record","outcome","rules","reasons","warnings","cells","replayed","rolled back"\r\n'
+    '"17","rejected","required","""Last name"" is empty; every record needs one.","","[""K10017""]","",""\r\n'
+)
 REASONS = {"records_in_file": 1000, "complete": True,
            "reasons": [{"outcome": "rejected", "rule": "required", "column": "Last name", "records": 20,
                         "share": 0.02, "examples": [{"record_no": 17, "value": None,

@@ -128,7 +128,7 @@ def in_http(error: RowledgerError) -> Refused:
     members: dict[str, Any] = {}
     sentence = str(error)
     if isinstance(error, DuplicateUpload):
-        members["seqno"] = error.seqno
+        members |= {"seqno": error.seqno, "file_name": error.file_name}
         sentence = f"The same file was uploaded before with the same template and domain, as import batch {error.seqno}."
     if isinstance(error, WrongValue):
         members["errors"] = [{"field": error.field, "message": sentence}]

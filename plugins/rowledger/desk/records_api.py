@@ -11,7 +11,6 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse, Response
 
 from rowledger import ledger
-from rowledger.db import Connection
 from rowledger.desk import batch_view
 from rowledger.desk.access import BatchWith, Right, has
 from rowledger.desk.answers import Streamed, as_json_lines
@@ -21,6 +20,9 @@ from rowledger.model import Batch, Outcome
 
 router = APIRouter(prefix="/batches/{seqno}", tags=["records"])
 ReadBatch = Annotated[Batch, Depends(BatchWith(Right.READ))]
+Word = Annotated[
+    str | None, Query(max_length=255, pattern=r"^[^\x00]*$", description="only with such a reason")
+]
 Outcomes = Annotated[list[Outcome] | None, Query(max_length=8, description="only these outcomes")]
 
 
@@ -30,6 +32,14 @@ def records(
     batch: ReadBatch,
     connection: ConnectionDep,
     outcome: Outcomes = None,
+    record: Annotated[int | None, Query(ge=1, lt=2**31, description="only the record of this number")] = None,
+    rule: Word = None,
+    column: Word = None,
+    rolled_back: Annotated[
+        Literal["restored", "spared"] | None,
+        Query(description="only what the roll back has restored or spared"),
+    ] = None,
+    after: Annotated[int, Query(ge=0, lt=2**31, description="only records after this number")] = 0,
     format: Annotated[Literal["jsonl", "csv"], Query(description="JSON lines or CSV")] = "jsonl",
 ) -> Response:
     """What became of every record, in the order of the file; streamed, whatever its size.
@@ -37,19 +47,18 @@ def records(
     Without the right on personal data, what stands in the file is left out: values, messages, cells.
     """
     personal = has(request, Right.PERSONAL, batch.kind)
-    found = _records(connection, batch, outcome, personal)
+    chosen = [str(one) for one in outcome] if outcome else None
+    asked = ledger.records(connection, batch.seqno, chosen, record, rolled_back, rule, column, after)
+    found = asked if personal else _without_personal_data(asked)
     if format == "csv":
         return Streamed(ledger.as_csv(found), "text/csv; charset=utf-8", f"import_batch_{batch.seqno}.csv")
     return Streamed(as_json_lines(found), "application/jsonl")
 
 
-def _records(
-    connection: Connection, batch: Batch, outcomes: list[Outcome] | None, personal: bool
-) -> Generator[dict[str, Any]]:
-    chosen = [str(outcome) for outcome in outcomes] if outcomes else None
-    with contextlib.closing(ledger.records(connection, batch.seqno, chosen)) as found:
+def _without_personal_data(records: Generator[dict[str, Any]]) -> Generator[dict[str, Any]]:
+    with contextlib.closing(records) as found:
         for record in found:
-            yield record if personal else batch_view.without_personal_data(record)
+            yield batch_view.without_personal_data(record)
 
 
 @router.get("/errors", responses=answers(200, REASONS))

@@ -14,15 +14,15 @@ from rowledger.templates import ImportTemplate
 
 
 class Shelf:
-    """The folder of templates."""
+    """The folder of templates, and those that are built in."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def all(self) -> list[ImportTemplate]:
-        """Every template that is right, by name."""
+        """Every template that is right, by name, the built-in ones last."""
         found = []
-        for path in sorted(self._folder.glob("*.yml")):
+        for path in templates.files(self._folder):
             try:
                 found.append(self._read(path))
             except TemplateError:
@@ -31,7 +31,7 @@ class Shelf:
 
     def find(self, name: str, kind: str) -> ImportTemplate:
         """The template of that name and kind. Raises UnknownCode or TemplateError."""
-        path = next((one for one in self._folder.glob("*.yml") if one.stem == name), None)
+        path = next((one for one in templates.files(self._folder) if one.stem == name), None)
         if path is None:
             names = ", ".join(template.name for template in self.all() if template.kind == kind) or "none"
             raise UnknownCode(f'There is no template "{name}". Templates of the kind {kind} are: {names}.')

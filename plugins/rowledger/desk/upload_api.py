@@ -45,7 +45,7 @@ AT_ONCE = 16  # uploads that may arrive at the same time; each holds a connectio
 TYPES = ("text/csv", "text/plain", "text/tab-separated-values", "application/csv", "application/octet-stream",
          "application/vnd.ms-excel")  # the last is what some browsers take a .csv for  # fmt: skip
 _KEY = re.compile(r"[!-~]{1,255}\Z")
-_arriving = asyncio.Semaphore(AT_ONCE)
+arriving = asyncio.Semaphore(AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,12 @@ def announced(
     ] = None,
 ) -> Body:
     """The headers of an upload, checked. Raises Refused."""
+    check_headers(request, desk.settings.max_upload_bytes)
+    return Body(checked_key(idempotency_key), digest(x_content_sha256))
+
+
+def check_headers(request: Request, limit: int) -> None:
+    """Refuse what is no file, or larger than ``limit`` bytes, before it is read."""
     if "Content-Encoding" in request.headers:
         raise Refused(415, "Send the file as it is: a Content-Encoding is not understood here.")
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -126,15 +132,29 @@ def announced(
         raise Refused(
             415, "Send the raw bytes of the file as text/csv, not as a form and not as another type."
         )
+    _check_length(request, limit)
+
+
+def digest(said: str | None) -> str | None:
+    """The SHA-256 that a header says. Raises Refused."""
+    if said is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", said):
+        raise Refused(400, "X-Content-SHA256 is the SHA-256 of the file in 64 hexadecimal digits.")
+    return said.lower() if said else None
+
+
+def checked_key(
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="a name of your own for this request: sent twice, it is still one batch"),
+    ] = None,
+) -> str:
+    """The name that a program gives to what it sends. Raises Refused."""
     if not idempotency_key or not _KEY.match(idempotency_key):
         raise Refused(
             400,
             "An upload needs the header Idempotency-Key: 1 to 255 visible ASCII characters of your choice.",
         )
-    if x_content_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", x_content_sha256):
-        raise Refused(400, "X-Content-SHA256 is the SHA-256 of the file in 64 hexadecimal digits.")
-    _check_length(request, desk.settings.max_upload_bytes)
-    return Body(idempotency_key, x_content_sha256.lower() if x_content_sha256 else None)
+    return idempotency_key
 
 
 def _check_length(request: Request, limit: int) -> None:
@@ -161,11 +181,11 @@ async def upload(
 ) -> JSONResponse:
     """Upload a file: it becomes a waiting batch. The same Idempotency-Key again gives the same batch again."""
     user = user_of(request)
-    if _arriving.locked():
+    if arriving.locked():
         raise Refused(
             503, "Too many uploads arrive at the moment. Try again in a moment.", {"Retry-After": "5"}
         )
-    async with _arriving, _with_key(desk, f"{user.name} {body.key}") as connection:
+    async with arriving, _with_key(desk, f"{user.name} {body.key}") as connection:
         await run_sync(
             batches.check_choices,
             connection,
@@ -176,12 +196,17 @@ async def upload(
         )
         part = await run_sync(Part, desk.settings.uploads)
         try:
-            await _receive(request, part, desk.settings.max_upload_bytes)
+            await receive(request, part, desk.settings.max_upload_bytes)
             through = "page" if request.headers.get(OWN_HEADER) == "page" else "api"
             batch = await run_sync(_register, desk, connection, part, query, body, user.name, through)
         finally:
             with anyio.CancelScope(shield=True):
                 await run_sync(part.__exit__)
+    return made(request, batch)
+
+
+def made(request: Request, batch: Batch) -> JSONResponse:
+    """The answer to what has become a batch."""
     shown = batch_view.shown(batch, has(request, Right.PERSONAL, batch.kind))
     headers = {"Location": f"{root(request)}/api/v1/batches/{batch.seqno}", "ETag": batch_view.etag(batch)}
     return JSONResponse(jsonable_encoder(shown), 201, headers)
@@ -191,7 +216,7 @@ async def upload(
 async def _with_key(desk: Desk, key: str) -> AsyncIterator[Connection]:
     """A connection that holds the key as long as the upload runs; the database lets it go if this process dies."""
     with contextlib.ExitStack() as stack:
-        connection = await run_sync(stack.enter_context, _locking(desk, key))
+        connection = await run_sync(stack.enter_context, key_held(desk, key))
         try:
             yield connection
         finally:
@@ -200,12 +225,17 @@ async def _with_key(desk: Desk, key: str) -> AsyncIterator[Connection]:
 
 
 @contextlib.contextmanager
-def _locking(desk: Desk, key: str) -> Iterator[Connection]:
+def key_held(desk: Desk, key: str) -> Iterator[Connection]:
+    """A connection that holds the key, for as long as it is used. Raises Refused if somebody else has it."""
     with desk.connections.one() as connection:
         with transaction(connection) as cursor:
             found = row(cursor, _SQL["lock_key"], {"key": key})
         if not (found and found["locked"]):
-            raise Refused(409, "An upload with this Idempotency-Key is still running; wait for it to end.")
+            raise Refused(
+                409,
+                "An upload with this Idempotency-Key is still running; wait for it to end.",
+                {"Retry-After": "1"},
+            )
         try:
             yield connection
         finally:
@@ -214,7 +244,7 @@ def _locking(desk: Desk, key: str) -> Iterator[Connection]:
                     cursor.execute(_SQL["unlock_key"], {"key": key})
 
 
-async def _receive(request: Request, part: Part, limit: int) -> None:
+async def receive(request: Request, part: Part, limit: int) -> None:
     """Write the body block by block, in a thread, while the next block arrives. Raises Refused."""
     block = bytearray()
     written: asyncio.Future[None] | None = None
@@ -274,9 +304,7 @@ def _register(
     desk: Desk, connection: Connection, part: Part, query: Asked, body: Body, by: str, through: str
 ) -> Batch:
     if body.sha256 not in (None, part.sha256):
-        raise Refused(
-            422, f"The file arrived changed: its SHA-256 is {part.sha256}, not {body.sha256}. Send it again."
-        )
+        raise changed(part.sha256, body.sha256)
     kept: Upload = part.keep(query.file_name)
     seqno = batches.register(
         connection, kept, query.template, desk.suites.suite_hash(query.template), query.domain, origins=query.origins,
@@ -284,6 +312,11 @@ def _register(
         key=RequestKey(by, body.key, query.fingerprint(kept.sha256)),
     )  # fmt: skip
     return batches.get(connection, seqno)
+
+
+def changed(arrived: str, said: str | None) -> Refused:
+    """The bytes are not those that were sent."""
+    return Refused(422, f"The file arrived changed: its SHA-256 is {arrived}, not {said}. Send it again.")
 
 
 def _too_large(limit: int) -> Refused:

@@ -27,6 +27,9 @@ WHERE seqno = %(seqno)s
   AND (%(outcomes)s::text[] IS NULL OR r.outcome = ANY(%(outcomes)s) OR p.outcome = ANY(%(outcomes)s))
   AND (%(record_no)s::integer IS NULL OR record_no = %(record_no)s)
   AND (%(rolled_back)s::text IS NULL OR u.result = %(rolled_back)s)
+  AND (%(rule)s::text IS NULL OR r.reasons @> jsonb_build_array(jsonb_build_object('rule', %(rule)s::text)))
+  AND (%(column)s::text IS NULL OR r.reasons @> jsonb_build_array(jsonb_build_object('column', %(column)s::text)))
+  AND record_no > %(after)s
 ORDER BY record_no
 
 -- name: common_reasons

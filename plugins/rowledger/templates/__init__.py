@@ -27,14 +27,22 @@ from rowledger.templates.model import Column as Column
 from rowledger.templates.model import ImportTemplate as ImportTemplate
 
 MAX_TEMPLATE_BYTES = 256 * 1024
+BUILT_IN = Path(__file__).parent / "built_in"
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of all templates, by name: those of a folder, then the built-in ones whose name is not taken there."""
+    own = sorted(folder.glob("*.yml"))
+    names = {path.stem for path in own}
+    return own + [path for path in sorted(BUILT_IN.glob("*.yml")) if path.stem not in names]
 
 
 def read_templates(
     folder: Path, kinds: Mapping[str, Kind]
 ) -> tuple[dict[str, ImportTemplate], list[TemplateError]]:
-    """All templates of a folder by name, and an error for each that is wrong."""
+    """All templates by name, those of a folder and the built-in ones, and an error for each that is wrong."""
     templates, errors = {}, []
-    for path in sorted(folder.glob("*.yml")):
+    for path in files(folder):
         try:
             templates[path.stem] = read_template(path, kinds)
         except TemplateError as error:
@@ -44,10 +52,10 @@ def read_templates(
 
 def find_template(folder: Path, name: str, kinds: Mapping[str, Kind]) -> ImportTemplate:
     """The template of that name. Raises UnknownCode if there is none, TemplateError if it is wrong."""
-    names = sorted(path.stem for path in folder.glob("*.yml"))
-    if name not in names:
-        raise UnknownCode(f'There is no template "{name}". Templates are: {", ".join(names) or "none"}.')
-    return read_template(folder / f"{name}.yml", kinds)
+    found = {path.stem: path for path in files(folder)}
+    if name not in found:
+        raise UnknownCode(f'There is no template "{name}". Templates are: {", ".join(found)}.')
+    return read_template(found[name], kinds)
 
 
 def read_template(path: Path, kinds: Mapping[str, Kind]) -> ImportTemplate:
