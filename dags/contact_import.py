@@ -37,6 +37,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import dag, task, task_group
 
 from rowledger.airflow import tasks
+from rowledger.airflow.batch_task import batch_task
 
 LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
 
@@ -62,17 +63,17 @@ def contact_import() -> None:
         """Reserve the batches that wait; skip when there are none."""
         return tasks.sense("contact")
 
-    @task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL)
     def validate(seqno: int) -> None:
         """Read the whole file and give every record a verdict."""
         tasks.validate(seqno)
 
-    @task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL)
     def load(seqno: int) -> None:
         """Merge the accepted records into their targets, and enter in the ledger what became of each."""
         tasks.load(seqno)
 
-    @task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL)
     def close(seqno: int) -> None:
         """Balance the ledger and close the batch."""
         tasks.close(seqno)

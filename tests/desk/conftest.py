@@ -52,6 +52,7 @@ class Runs:
     def __init__(self) -> None:
         self.started: list[tuple[str, str]] = []
         self.plan: Schedule | None = None
+        self.taken: dict[str, list[int]] = {}
 
     def schedule(self, kind: str) -> Schedule | None:
         return self.plan
@@ -59,6 +60,12 @@ class Runs:
     def run_now(self, kind: str, by: str) -> str:
         self.started.append((kind, by))
         return f"manual__{len(self.started)}"
+
+    def kind_of(self, dag: str) -> str | None:
+        return dag.removesuffix("_import") if dag.endswith("_import") else None
+
+    def taken_on(self, kind: str, run_id: str) -> list[int] | None:
+        return self.taken.get(run_id)
 
     def run_path(self, kind: str, run_id: str) -> str:
         return f"/dags/{kind}_import/runs/{run_id}"

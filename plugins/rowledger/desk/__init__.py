@@ -26,6 +26,7 @@ from rowledger.desk import (
     one_import_page,
     records_api,
     reference_api,
+    run_page,
     set_up_page,
     static_files,
     templates_api,
@@ -45,7 +46,7 @@ APIS = (
     batches_api, upload_api, control_api, records_api, downloads_api, lookups_api, templates_api, reference_api,
 )  # fmt: skip
 PAGES = (
-    imports_page, upload_page, one_import_page, contracts_page, contacts_page, templates_page, set_up_page, static_files,
+    imports_page, upload_page, one_import_page, contracts_page, contacts_page, templates_page, set_up_page, run_page, static_files,
 )  # fmt: skip
 
 

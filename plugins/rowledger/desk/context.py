@@ -44,6 +44,14 @@ class Engine(Protocol):
         """Start a run for the waiting batches of a kind; returns its id. Raises SetupError."""
         ...
 
+    def kind_of(self, dag: str) -> str | None:
+        """The kind whose batches a DAG works off."""
+        ...
+
+    def taken_on(self, kind: str, run_id: str) -> list[int] | None:
+        """The batches that a run took on, in the order of its mapped tasks; None if nobody knows any more."""
+        ...
+
     def run_path(self, kind: str, run_id: str) -> str:
         """The page of a run."""
         ...

@@ -29,6 +29,7 @@ from rowledger.errors import (
 log = logging.getLogger("rowledger.desk")
 RETRY_SECONDS = 5
 API = "/api/"
+TAB = "/of-run"  # the page in Airflow's tabs, in which no link leads anywhere
 
 # The first that fits: a subclass stands before its class.
 _STATUS: tuple[tuple[type[RowledgerError], int], ...] = (
@@ -77,12 +78,12 @@ def _for_people(request: Request) -> bool:
 
 
 def _page(request: Request, refused: Refused, title: str) -> str:
-    """A page without style or script: whoever is refused may not have those either."""
-    from rowledger.desk.pages import environment
+    """A page that loads nothing: whoever is refused may not have style and script either."""
+    from rowledger.desk.pages import environment, root
 
     template = environment().get_template("problem.html")
     return template.render(title=title, sentence=refused.sentence, status=refused.status,
-                           root=request.scope.get("root_path", ""))  # fmt: skip
+                           root=root(request), in_tab=request.url.path == f"{root(request)}{TAB}")  # fmt: skip
 
 
 def add_handlers(app: FastAPI) -> None:

@@ -62,9 +62,8 @@ SELECT count(*) AS batches FROM (
 -- name: waiting_kinds
 SELECT DISTINCT kind FROM import_batch WHERE status = 'waiting' AND kind = ANY(%(kinds)s)
 
--- name: index_in_run
--- The place of a batch among those of its run, which is the index of its mapped tasks.
-SELECT count(*) AS index FROM import_batch WHERE run_id = %(run_id)s AND kind = %(kind)s AND seqno < %(seqno)s
+-- name: of_run
+SELECT seqno FROM import_batch WHERE run_id = %(run_id)s AND kind = %(kind)s ORDER BY seqno
 
 -- name: about
 -- What a page says of a batch beside its own columns.
