@@ -187,6 +187,20 @@ print(json.dumps([bare, "rowledger" in names, "great_expectations" in sys.module
 
 
 @pytest.mark.parametrize(
+    ("base_url", "page"),
+    [
+        ("http://localhost:8080", "/plugin/imports/imports/batches/7"),
+        ("https://example.com/air/flow/", "/air/flow/plugin/imports/air/flow/imports/batches/7"),
+    ],
+)
+def test_a_link_to_a_page_of_the_desk_stays_under_the_path_that_airflow_is_served_at(
+    base_url: str, page: str, tmp_path: Path
+) -> None:
+    code = "from rowledger.airflow import desk; print(desk.page_path('batches/7'))"
+    assert python(code, tmp_path, AIRFLOW__API__BASE_URL=base_url) == page
+
+
+@pytest.mark.parametrize(
     ("arguments", "executor", "warm"),
     [
         ("scheduler", "LocalExecutor", True),

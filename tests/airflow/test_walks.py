@@ -35,6 +35,7 @@ def desk(page: Page, engine: Engine, path: str = "") -> FrameLocator:
 def upload(frame: FrameLocator, kind: str, template: str, name: str, content: str) -> int:
     """Uploads a file by the page New import; returns the number of the batch on whose page that ends."""
     frame.get_by_role("link", name="New import").first.click()
+    expect(frame.get_by_role("heading", level=1)).to_have_text("New import")
     frame.get_by_label("Kind").select_option(kind)
     expect(frame.get_by_label("Template").locator(f"option[value={template}]")).to_have_count(1)
     frame.get_by_label("Template").select_option(template)
@@ -80,9 +81,12 @@ def held(engine: Engine) -> Iterator[Callable[[str], Callable[[], None]]]:
 
 def waiting(engine: Engine, sort: str) -> bool:
     """Whether somebody waits for a lock of this sort in Rowledger's database."""
+    asked = (
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        " AND wait_event = %(sort)s"
+    )
     with transaction(engine.connection) as cursor:
-        query = "SELECT FROM pg_locks JOIN pg_database ON database = pg_database.oid AND datname = current_database() WHERE NOT granted AND locktype = %(sort)s"
-        return bool(rows(cursor, query, {"sort": sort}))
+        return bool(rows(cursor, asked, {"sort": sort}))
 
 
 def test_result_codes_are_uploaded_paused_mid_way_and_resumed_until_the_contract_has_its_history(
