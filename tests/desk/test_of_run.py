@@ -135,3 +135,18 @@ def test_who_may_not_read_the_kind_is_told_so_without_a_link(
     assert "<a " not in answer.text
     mixed = client.get("/of-run", params=ASKED | {"run_id": "other"})
     assert numbers(mixed.text) == imported
+
+
+def test_an_import_leads_to_its_own_tasks_whoever_else_the_run_took_on(
+    client: TestClient, runs: Any, connection: Connection, imported: list[int]
+) -> None:
+    """Of three that a run took on, the first was taken on by another run since, after a pause."""
+    batches.reserve(connection, "contact", RUN, 10, lease_seconds=60)
+    waiting = imported[2]
+    activity = f"/batches/{waiting}/activity"
+    runs.taken[RUN] = [901, 902, waiting]
+    assert "import_batch.load/mapped/2" in client.get(activity).text
+    runs.taken[RUN] = [901, 902]
+    assert "mapped" not in client.get(activity).text
+    del runs.taken[RUN]
+    assert "import_batch.load/mapped/0" in client.get(activity).text
