@@ -104,7 +104,8 @@ def _first_cells(
         for chunk in records.chunks(0, count):
             cells |= {reject.record_no: list(reject.raw) for reject in chunk.rejects}
             for row in chunk.cells.to_pylist():
-                cells[row.pop("record_no")] = list(row.values())
+                number = row.pop("record_no")
+                cells[number] = list(row.values())
         return columns, cells
     return [], cells
 

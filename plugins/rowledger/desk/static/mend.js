@@ -110,7 +110,8 @@
     if (!answer) return;
     const found = new Map(answer.records.map((one) => [one.record_no, one]));
     for (const record of ticked()) show(record, found.get(Number(record.dataset.record)));
-    if (answer.error_message) say(`The import would fail: ${answer.error_message}`, "error");
+    const whole = !answer.records.length || answer.records.some((one) => one.outcome === "unprocessed");
+    if (answer.error_message && whole) say(`The import would fail: ${answer.error_message}`, "error");
     else $("#notice").replaceChildren();
     update();
     $("[aria-invalid]", form())?.focus();
