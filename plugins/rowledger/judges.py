@@ -87,18 +87,30 @@ class Judges:
         if not self._places.acquire(timeout=PLACE_SECONDS):
             raise NotJudged("As many checks are under way as may be at once. Nothing was checked.")
         try:
-            judge = self._take()
-            try:
-                told = json.loads(judge.ask(json.dumps(asdict(case)), seconds, stop or threading.Event()))
-            except BaseException:
-                judge.end()
-                raise
-            self._give_back(judge)
+            told = json.loads(self._answer(json.dumps(asdict(case)), seconds, stop or threading.Event()))
         finally:
             self._places.release()
         if "error" in told:
             raise _as_error(told["error"], told["message"])
         return Judgement(**told)
+
+    def _answer(self, line: str, seconds: float, stop: threading.Event) -> str:
+        """The answer to a line, by a judge that lives: one that was idle may have been killed meanwhile."""
+        while True:
+            judge = self._take()
+            fresh = judge.answers == 0
+            try:
+                answer = judge.ask(line, seconds, stop)
+            except _Lost:
+                judge.end()
+                if fresh:
+                    raise
+            except BaseException:
+                judge.end()
+                raise
+            else:
+                self._give_back(judge)
+                return answer
 
     def warm(self) -> None:
         """Start a judge, unless one is there, so that the first file does not wait for it."""
@@ -147,6 +159,10 @@ class Judges:
             judge.end()
 
 
+class _Lost(NotJudged):
+    """The check came to no end, because its process did; nothing of it was kept."""
+
+
 class _Judge:
     """One process: a case as a line of JSON goes in, a line comes out."""
 
@@ -161,7 +177,7 @@ class _Judge:
             env=kept,
             start_new_session=True,
         )
-        self.pid = self._process.pid
+        self.pid, self.answers = self._process.pid, 0
 
     @property
     def lives(self) -> bool:
@@ -173,8 +189,10 @@ class _Judge:
         try:
             self._process.stdin.write(f"{line}\n".encode())
         except OSError:
-            raise NotJudged from None
-        return self._answer(time.monotonic() + seconds, seconds, stop).decode()
+            raise _Lost from None
+        answer = self._answer(time.monotonic() + seconds, seconds, stop).decode()
+        self.answers += 1
+        return answer
 
     def _answer(self, deadline: float, seconds: float, stop: threading.Event) -> bytes:
         assert self._process.stdout
@@ -192,7 +210,7 @@ class _Judge:
                 if selector.select(POLL_SECONDS):
                     block = os.read(self._process.stdout.fileno(), 1 << 16)
                     if not block:
-                        raise NotJudged
+                        raise _Lost
                     told += block
         return bytes(told)
 
