@@ -32,12 +32,14 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 def _made() -> FastAPI:
     from rowledger import suites
     from rowledger.desk import create_app
+    from rowledger.judges import Judges
     from rowledger.settings import from_environment
 
     settings = from_environment()
     return create_app(
-        functools.partial(_connect, settings), Guard(), settings=settings, suites=suites, engine=Engine()
-    )
+        functools.partial(_connect, settings), Guard(), settings=settings, suites=suites, engine=Engine(),
+        judge=Judges(),
+    )  # fmt: skip
 
 
 def _connect(settings: Settings) -> Connection:

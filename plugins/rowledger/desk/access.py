@@ -189,9 +189,15 @@ class NeedsKind:
 
 @dataclass(frozen=True)
 class BatchWith:
-    """A dependency of a route about one batch: the user needs a right on its kind. Gives the batch."""
+    """A dependency of a route about one batch: the user needs a right on its kind, or two. Gives the batch."""
 
     right: Right
+    also: Right | None = None
+
+    @property
+    def rights(self) -> tuple[Right, ...]:
+        """All the rights that are needed."""
+        return (self.right, self.also) if self.also else (self.right,)
 
     def __call__(
         self,
@@ -200,13 +206,15 @@ class BatchWith:
         connection: ConnectionDep,
         seqno: Annotated[int, Path(ge=1, le=MAX_SEQNO, description="the import batch seqno")],
     ) -> Batch:
-        Needs(self.right)(request)
+        for right in self.rights:
+            Needs(right)(request)
         try:
             batch = batches.get(connection, seqno)
         except UnknownCode as unknown:
             raise Refused(404, str(unknown)) from None
-        if not has(request, self.right, batch.kind):
-            raise lacking(self.right)
+        for right in self.rights:
+            if not has(request, right, batch.kind):
+                raise lacking(right)
         return batch
 
 

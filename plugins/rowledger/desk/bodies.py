@@ -17,28 +17,28 @@ SECONDS = 30.0
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def body(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
+def body(model: type[Model], limit: int = MAX_BYTES) -> Callable[[Request], Awaitable[Model]]:
     """A dependency that gives the JSON body of a request as a model; no body is an empty one. Raises Refused.
 
-    Name it after the dependency that decides on access.
+    It has ``limit`` bytes at most. Name it after the dependency that decides on access.
     """
 
     async def read(request: Request) -> Model:
         try:
             async with asyncio.timeout(SECONDS):
-                return _checked(model, await _read(request))
+                return _checked(model, await _read(request, limit))
         except TimeoutError:
             raise Refused(408, f"The request did not arrive within {SECONDS:.0f} seconds.") from None
 
     return read
 
 
-async def _read(request: Request) -> bytes:
+async def _read(request: Request, limit: int) -> bytes:
     text = bytearray()
     async for part in request.stream():
         text += part
-        if len(text) > MAX_BYTES:
-            raise Refused(413, f"The request is larger than {MAX_BYTES:,} bytes.")
+        if len(text) > limit:
+            raise Refused(413, f"The request is larger than {limit:,} bytes.")
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if text and media_type != "application/json":
         raise Refused(415, "Send JSON, with the Content-Type application/json.")

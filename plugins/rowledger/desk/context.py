@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from rowledger.db import Connection
 from rowledger.desk.shelf import Shelf
 from rowledger.errors import TryAgain
+from rowledger.judges import Case, Judgement
 from rowledger.settings import Settings
 from rowledger.templates import ImportTemplate
 
@@ -73,6 +75,22 @@ class Suites(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """Says what an import would do, in another process."""
+
+    def ask(self, case: Case, seconds: float, stop: threading.Event | None = None) -> Judgement:
+        """The judgement. Raises NotJudged, or whatever keeps the file from being judged."""
+        ...
+
+    def warm(self) -> None:
+        """Get ready for a file that will come soon."""
+        ...
+
+    def close(self) -> None:
+        """End what is idle."""
+        ...
+
+
 class Connections:
     """Connections that are kept open between requests; a request has one for itself as long as it lasts."""
 
@@ -126,6 +144,7 @@ class Desk:
     kinds: Mapping[str, str]
     shelf: Shelf
     html: Environment
+    judge: Judge | None = None
 
 
 def desk_of(request: Request) -> Desk:

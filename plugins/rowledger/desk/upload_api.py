@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import anyio
 from anyio.to_thread import run_sync
@@ -44,8 +44,14 @@ TOTAL_SECONDS = 3600.0
 AT_ONCE = 16  # uploads that may arrive at the same time; each holds a connection
 TYPES = ("text/csv", "text/plain", "text/tab-separated-values", "application/csv", "application/octet-stream",
          "application/vnd.ms-excel")  # the last is what some browsers take a .csv for  # fmt: skip
+RAW_BYTES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"text/csv": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 _KEY = re.compile(r"[!-~]{1,255}\Z")
-_arriving = asyncio.Semaphore(AT_ONCE)
+arriving = asyncio.Semaphore(AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ Code = Annotated[str, Query(min_length=1, max_length=255)]
 Codes = Annotated[list[Annotated[str, Query(max_length=64)]], Query(max_length=100)]
 
 
-def asked(
+def chosen(
     desk: DeskDep,
     kind: Annotated[str, Depends(NeedsKind(Right.WRITE))],
     domain: Annotated[Code, Query(description="the code of the domain")],
@@ -86,16 +92,23 @@ def asked(
     file_name: Annotated[Code, Query(description="what the file is called in lists")],
     origin: Annotated[Codes, Query(description="origins for every contact of the file")] = [],  # noqa: B006 - FastAPI copies it
     subscription: Annotated[Codes, Query(description="lists that every contact is opted in to")] = [],  # noqa: B006
-    again: Annotated[bool, Query(description="take a file that was uploaded before once more")] = False,
 ) -> Asked:
-    """The query of an upload, checked as far as it can be without the file. Raises UnknownCode."""
-    chosen = desk.shelf.find(template, kind)
+    """What a file is to be imported with, checked as far as it can be without the file. Raises UnknownCode."""
+    found = desk.shelf.find(template, kind)
     if any("\0" in text for text in (domain, file_name, *origin, *subscription)):
         raise Refused(422, "A name with a NUL character in it is no name.")
     name = re.split(r"[/\\]", file_name)[-1] or file_name
     return Asked(
-        chosen, kind, domain, name, tuple(sorted(set(origin))), tuple(sorted(set(subscription))), again
+        found, kind, domain, name, tuple(sorted(set(origin))), tuple(sorted(set(subscription))), False
     )
+
+
+def asked(
+    choices: Annotated[Asked, Depends(chosen)],
+    again: Annotated[bool, Query(description="take a file that was uploaded before once more")] = False,
+) -> Asked:
+    """The query of an upload."""
+    return replace(choices, again=again)
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,17 @@ def announced(
     ] = None,
 ) -> Body:
     """The headers of an upload, checked. Raises Refused."""
+    check_headers(request, desk.settings.max_upload_bytes)
+    if not idempotency_key or not _KEY.match(idempotency_key):
+        raise Refused(
+            400,
+            "An upload needs the header Idempotency-Key: 1 to 255 visible ASCII characters of your choice.",
+        )
+    return Body(idempotency_key, digest(x_content_sha256))
+
+
+def check_headers(request: Request, limit: int) -> None:
+    """Refuse what is no file, or larger than ``limit`` bytes, before it is read."""
     if "Content-Encoding" in request.headers:
         raise Refused(415, "Send the file as it is: a Content-Encoding is not understood here.")
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -126,15 +150,14 @@ def announced(
         raise Refused(
             415, "Send the raw bytes of the file as text/csv, not as a form and not as another type."
         )
-    if not idempotency_key or not _KEY.match(idempotency_key):
-        raise Refused(
-            400,
-            "An upload needs the header Idempotency-Key: 1 to 255 visible ASCII characters of your choice.",
-        )
-    if x_content_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", x_content_sha256):
+    _check_length(request, limit)
+
+
+def digest(said: str | None) -> str | None:
+    """The SHA-256 that a header says. Raises Refused."""
+    if said is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", said):
         raise Refused(400, "X-Content-SHA256 is the SHA-256 of the file in 64 hexadecimal digits.")
-    _check_length(request, desk.settings.max_upload_bytes)
-    return Body(idempotency_key, x_content_sha256.lower() if x_content_sha256 else None)
+    return said.lower() if said else None
 
 
 def _check_length(request: Request, limit: int) -> None:
@@ -151,8 +174,8 @@ def _check_length(request: Request, limit: int) -> None:
     status_code=201,
     dependencies=[Depends(Needs(Right.WRITE))],
     responses=answers(201, BATCH),
-    openapi_extra={"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string", "format": "binary"}}}}},
-)  # fmt: skip
+    openapi_extra=RAW_BYTES,
+)
 async def upload(
     request: Request,
     desk: DeskDep,
@@ -161,11 +184,11 @@ async def upload(
 ) -> JSONResponse:
     """Upload a file: it becomes a waiting batch. The same Idempotency-Key again gives the same batch again."""
     user = user_of(request)
-    if _arriving.locked():
+    if arriving.locked():
         raise Refused(
             503, "Too many uploads arrive at the moment. Try again in a moment.", {"Retry-After": "5"}
         )
-    async with _arriving, _with_key(desk, f"{user.name} {body.key}") as connection:
+    async with arriving, _with_key(desk, f"{user.name} {body.key}") as connection:
         await run_sync(
             batches.check_choices,
             connection,
@@ -176,7 +199,7 @@ async def upload(
         )
         part = await run_sync(Part, desk.settings.uploads)
         try:
-            await _receive(request, part, desk.settings.max_upload_bytes)
+            await receive(request, part, desk.settings.max_upload_bytes)
             through = "page" if request.headers.get(OWN_HEADER) == "page" else "api"
             batch = await run_sync(_register, desk, connection, part, query, body, user.name, through)
         finally:
@@ -214,7 +237,7 @@ def _locking(desk: Desk, key: str) -> Iterator[Connection]:
                     cursor.execute(_SQL["unlock_key"], {"key": key})
 
 
-async def _receive(request: Request, part: Part, limit: int) -> None:
+async def receive(request: Request, part: Part, limit: int) -> None:
     """Write the body block by block, in a thread, while the next block arrives. Raises Refused."""
     block = bytearray()
     written: asyncio.Future[None] | None = None
@@ -274,9 +297,7 @@ def _register(
     desk: Desk, connection: Connection, part: Part, query: Asked, body: Body, by: str, through: str
 ) -> Batch:
     if body.sha256 not in (None, part.sha256):
-        raise Refused(
-            422, f"The file arrived changed: its SHA-256 is {part.sha256}, not {body.sha256}. Send it again."
-        )
+        raise changed(part.sha256, body.sha256)
     kept: Upload = part.keep(query.file_name)
     seqno = batches.register(
         connection, kept, query.template, desk.suites.suite_hash(query.template), query.domain, origins=query.origins,
@@ -284,6 +305,11 @@ def _register(
         key=RequestKey(by, body.key, query.fingerprint(kept.sha256)),
     )  # fmt: skip
     return batches.get(connection, seqno)
+
+
+def changed(arrived: str, said: str | None) -> Refused:
+    """The bytes are not those that were sent."""
+    return Refused(422, f"The file arrived changed: its SHA-256 is {arrived}, not {said}. Send it again.")
 
 
 def _too_large(limit: int) -> Refused:

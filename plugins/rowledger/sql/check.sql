@@ -259,3 +259,9 @@ WHERE result = 'restored'
 SELECT 'batch ' || seqno || ' record ' || record_no
 FROM parked_record JOIN import_batch_roll_back USING (seqno)
 WHERE outcome = 'parked' AND finished_at IS NOT NULL
+
+-- name: mended_by_a_child
+-- A record was mended as a record of a batch that names the first one.
+SELECT 'batch ' || child_seqno || ' record ' || child_record_no
+FROM mended_record AS mended JOIN import_batch AS child ON child.seqno = child_seqno
+WHERE child.parent_seqno IS DISTINCT FROM mended.seqno OR child_record_no > child.records_in_file

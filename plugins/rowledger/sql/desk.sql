@@ -71,7 +71,8 @@ SELECT reopened, now() AS now, leased_until > now() AS worked_on,
        ARRAY(SELECT code FROM import_batch_origin JOIN origin USING (origin_id) WHERE seqno = %(seqno)s ORDER BY 1) AS origins,
        ARRAY(SELECT list_id FROM import_batch_subscription JOIN subscription USING (subscription_id)
              WHERE seqno = %(seqno)s ORDER BY 1) AS subscriptions,
-       ARRAY(SELECT child.seqno FROM import_batch AS child WHERE child.parent_seqno = %(seqno)s ORDER BY 1) AS children
+       ARRAY(SELECT child.seqno FROM import_batch AS child WHERE child.parent_seqno = %(seqno)s ORDER BY 1) AS children,
+       (SELECT count(*) FROM mended_record WHERE child_seqno = %(seqno)s) AS mended
 FROM import_batch WHERE seqno = %(seqno)s
 
 -- name: reasons
