@@ -23,6 +23,13 @@ SELECT domain_id, 'WALK' || lpad(n::text, 5, '0'), '2026-01-01', status_id, '202
 FROM contract_status JOIN domain USING (domain_id), generate_series(0, %(contracts)s - 1) AS n
 WHERE domain.code = 'DEMO' AND initial
 """
+DIRTY = (
+    "Customer number,Email,Last name,City,Country\n"
+    "DIRTY1,dirty1@example.com,Smith,London,DE\n"
+    "DIRTY2,dirty2@example.com,,Bonn,DE\n"
+    "DIRTY1,dirty1@example.com,Smith,Vienna,XX\n"
+    "DIRTY3,dirty3@example.com,Jones,Ulm,DE\n"
+)
 NAV = ["Imports", "New import", "Contracts", "Contacts", "Templates", "Set-up"]
 
 
@@ -123,6 +130,46 @@ def test_result_codes_are_uploaded_paused_mid_way_and_resumed_until_the_contract
     expect(frame.locator(".history .current")).to_contain_text("20 Called")
     frame.locator(".history").get_by_role("link", name=f"#{seqno}").click()
     expect(frame.get_by_role("heading", level=1)).to_contain_text(f"#{seqno} codes.csv")
+
+
+def test_a_dirty_file_is_mended_in_the_page_and_the_contact_knows_both_imports(
+    engine: Engine, sign_in: SignIn
+) -> None:
+    frame = desk(sign_in("user"), engine)
+    seqno = upload(frame, "contact", "contacts", "dirty.csv", DIRTY)
+    run_now(frame, engine, seqno)
+    expect(frame.locator("#head .legend")).to_contain_text("2 rejected")  # without a reload
+    frame.get_by_role("tab", name="Errors").click()
+    for sentence in ("Last name is empty", 'Country "XX" is not allowed'):
+        expect(frame.get_by_role("tabpanel")).to_contain_text(sentence)
+
+    frame.get_by_role("link", name="Mend here").click()
+    frame.get_by_label("Last name, record 2").fill("Field")
+    frame.get_by_label("Country, record 3").fill("YY")
+    frame.get_by_role("button", name="Check").click()
+    expect(frame.locator("[data-record='2'] .verdict")).to_contain_text("created")
+    expect(frame.locator("[data-record='3'] .fault:visible")).to_contain_text('Country "YY" is not allowed')
+    frame.get_by_label("Country, record 3").fill("AT")
+    frame.get_by_role("button", name="Check").click()
+    expect(frame.locator("[data-record='3'] .verdict")).to_contain_text("updated")
+    frame.get_by_role("button", name="Send as a new import").click()
+    frame.get_by_role("link", name="Open import").click()
+    expect(frame.locator(".facts")).to_contain_text("2 mended records of")
+    expect(frame.locator(".facts").get_by_role("link", name=f"#{seqno}")).to_be_visible()
+    child = int(str(frame.get_by_role("heading", level=1).text_content()).split()[0].removeprefix("#"))
+    run_now(frame, engine, child)
+    expect(frame.locator("#head .legend")).to_contain_text("1 updated")
+    expect(frame.locator(".facts").get_by_label("Processed: yes")).to_be_visible()
+
+    frame.get_by_role("navigation").get_by_role("link", name="Contacts").click()
+    frame.get_by_label("External ID or email").fill("DIRTY1")
+    frame.get_by_role("button", name="Look up").click()
+    expect(frame.get_by_role("heading", level=1)).to_contain_text("Smith")
+    imports = frame.locator("table.ledger tbody")
+    for number, outcome in ((seqno, "created"), (child, "updated")):
+        expect(imports.locator("tr", has=frame.get_by_role("link", name=f"#{number}"))).to_contain_text(
+            outcome
+        )
 
 
 def test_each_role_sees_what_it_may_and_is_told_what_it_may_not(engine: Engine, sign_in: SignIn) -> None:

@@ -29,9 +29,10 @@ CONTACTS = (
     "K1,ada@example.com,Ada,Byron,DE,FAIR,NEWS,OFFERS\nK2,ben@example.com,Ben,,XX,,,\nK3,not an address,Cy,Lee,DE,,,\n"
     "K4,dora@example.com,Dora,Ek,DE,,,\nK5,emil@example.com,Emil,Fo,DE,,,\n"
 )
+PARTS = ("head", "records", "errors", "expectations", "activity")  # of the page of an import
 EMPTY = ["/", "/?group=status", "/?q=nothing+fits", "/contacts", "/contracts", "/templates", "/no/such/page",
          "/of-run?dag_id=contact_import&run_id=x"]  # fmt: skip
-FULL = ["/", "/?group=day", "/?status=failed", "/new", "/batches/{done}", "/batches/{failed}", "/batches/{paused}", "/batches/{waiting}",
+FULL = ["/", "/?group=day", "/?status=failed", "/new", "/batches/{done}", "/batches/{done}/mend", "/batches/{failed}", "/batches/{paused}", "/batches/{waiting}",
         "/contacts?domain=DEMO&key=nobody", "/contacts/1", "/contracts?domain=DEMO&form_id=nothing", "/contracts/1",
         "/contracts/1?on=2026-02-10", "/contracts/1?on=never", "/templates", "/templates/contacts", "/templates/result_codes",
         "/set-up", "/set-up/changes", "/set-up/list?name=countries",
@@ -132,7 +133,7 @@ def test_no_page_has_a_serious_fault_of_accessibility(
     for path in FULL:
         looking.visit(address, path.format_map(found))
     looking.page.set_viewport_size({"width": 390, "height": 900})
-    for path in ("/", "/batches/{done}", "/contacts/1", "/new"):
+    for path in ("/", "/batches/{done}", "/batches/{done}/mend", "/contacts/1"):
         looking.visit(address, path.format_map(found))
     context.clear_cookies()
     looking.visit(address, "/")
@@ -145,7 +146,7 @@ def test_every_page_is_among_those_that_are_looked_at(app: FastAPI) -> None:
     pages = {
         path for method, path in routes(app) if method == "GET" and not path.startswith(("/api/", "/static/"))
     }
-    pages = {path for path in pages if path != "/changes" and not path.startswith("/batches/{seqno}/")}
+    pages -= {"/changes", *(f"/batches/{{seqno}}/{part}" for part in PARTS)}
     visited = [path.partition("?")[0] for path in FULL]
     patterns = {path: re.sub(r"\\{.*?\\}", "[^/]+", re.escape(path)) for path in pages}
     assert {
