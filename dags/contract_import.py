@@ -15,7 +15,8 @@
 `settle` completes batches that failed or were cancelled with the cells of their refused records, and rolls back what
 was asked for. `replay` is for records that wait for something; records of this kind never do, so it ends *skipped*.
 
-The log of a task ends with the outcomes of its batch so far.
+The log of a task ends with the outcomes of its batch so far; the tab *Import records* has its records, and the link
+*Import batch* under *Details* opens its page.
 
 **When a task is red**, its log says above the traceback what is wrong, and so who can mend it.
 - *The file is wrong* (`validate`): upload it again once its sender has mended it. Nothing of it was loaded.

@@ -20,7 +20,8 @@ and, once a run, in any order with them, for dates decide and not arrival:
 | `replay` | parked records whose contract or code exists by now | the same as `load`; what became of each stands with it |
 | `settle` | batches that failed or were cancelled; roll backs that were asked for | the cells of refused records; what a roll back restores |
 
-The log of a task ends with the outcomes of its batch so far.
+The log of a task ends with the outcomes of its batch so far; the tab *Import records* has its records, and the link
+*Import batch* under *Details* opens its page.
 
 **When a task is red**, its log says above the traceback what is wrong, and so who can mend it.
 - *The file is wrong* (`validate`): upload it again once its sender has mended it. Nothing of it was loaded.
