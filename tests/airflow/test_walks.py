@@ -214,6 +214,8 @@ def test_the_pages_of_a_run_and_its_tasks_have_a_tab_with_their_imports(
     run = engine.work_off(seqno)
     address = f"{engine.place.url}/dags/{run.dag}/runs/{quote(run.run_id, safe='')}"
     page = sign_in("viewer", color_scheme="null")
+    refused: list[str] = []
+    page.on("console", lambda m: refused.append(m.text) if "Content Security Policy" in m.text else None)
     page.goto(address)
     page.get_by_role("link", name="Import records").click()
     tab = page.frame_locator("iframe[title='Import records']")
@@ -227,6 +229,7 @@ def test_the_pages_of_a_run_and_its_tasks_have_a_tab_with_their_imports(
     expect(tab.get_by_role("heading")).to_have_text(re.compile(f"#{seqno} "))
     expect(tab.locator("tbody").last.locator("tr")).to_have_count(2)
     assert tab.locator("html").evaluate("page => getComputedStyle(page).backgroundColor") != light
+    assert refused == []  # its style is taken
 
 
 def test_each_mapped_task_links_to_the_page_of_its_import_and_no_other_task_does(

@@ -162,6 +162,14 @@
     $("#ask-wrong").showModal();
   });
 
+  // Who types before this script is there has changed a record all the same.
+  for (const record of form() ? recordsOf() : []) {
+    if (inputs(record).every((input) => input.value === input.defaultValue)) continue;
+    changed(record);
+    $(".tick", record).checked = true;
+  }
+  update();
+
   let leaveFor = null;
   document.addEventListener("click", (event) => {
     if (event.target.closest("#mend-check")) check();
