@@ -15,7 +15,8 @@
 `settle` completes batches that failed or were cancelled with the cells of their refused records, and rolls back what
 was asked for. `replay` is for records that wait for something; records of this kind never do, so it ends *skipped*.
 
-The log of a task ends with the outcomes of its batch so far.
+The log of a task ends with the outcomes of its batch so far; the tab *Import records* has its records, and the link
+*Import batch* under *Details* opens its page.
 
 **When a task is red**, its log says above the traceback what is wrong, and so who can mend it.
 - *The file is wrong* (`validate`): upload it again once its sender has mended it. Nothing of it was loaded.
@@ -37,6 +38,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import dag, task, task_group
 
 from rowledger.airflow import tasks
+from rowledger.airflow.batch_task import batch_task
 
 LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
 
@@ -62,17 +64,17 @@ def contact_import() -> None:
         """Reserve the batches that wait; skip when there are none."""
         return tasks.sense("contact")
 
-    @task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL)
     def validate(seqno: int) -> None:
         """Read the whole file and give every record a verdict."""
         tasks.validate(seqno)
 
-    @task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL)
     def load(seqno: int) -> None:
         """Merge the accepted records into their targets, and enter in the ledger what became of each."""
         tasks.load(seqno)
 
-    @task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL)
     def close(seqno: int) -> None:
         """Balance the ledger and close the batch."""
         tasks.close(seqno)

@@ -20,7 +20,8 @@ and, once a run, in any order with them, for dates decide and not arrival:
 | `replay` | parked records whose contract or code exists by now | the same as `load`; what became of each stands with it |
 | `settle` | batches that failed or were cancelled; roll backs that were asked for | the cells of refused records; what a roll back restores |
 
-The log of a task ends with the outcomes of its batch so far.
+The log of a task ends with the outcomes of its batch so far; the tab *Import records* has its records, and the link
+*Import batch* under *Details* opens its page.
 
 **When a task is red**, its log says above the traceback what is wrong, and so who can mend it.
 - *The file is wrong* (`validate`): upload it again once its sender has mended it. Nothing of it was loaded.
@@ -42,6 +43,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import dag, task, task_group
 
 from rowledger.airflow import tasks
+from rowledger.airflow.batch_task import batch_task
 
 LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
 
@@ -67,17 +69,17 @@ def contract_status_import() -> None:
         """Reserve the batches that wait; skip when there are none."""
         return tasks.sense("contract_status")
 
-    @task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL)
     def validate(seqno: int) -> None:
         """Read the whole file and give every record a verdict."""
         tasks.validate(seqno)
 
-    @task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL)
     def load(seqno: int) -> None:
         """Merge the accepted records into their targets, and enter in the ledger what became of each."""
         tasks.load(seqno)
 
-    @task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL)
     def close(seqno: int) -> None:
         """Balance the ledger and close the batch."""
         tasks.close(seqno)

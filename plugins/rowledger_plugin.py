@@ -5,6 +5,11 @@ from __future__ import annotations
 from airflow.plugins_manager import AirflowPlugin
 
 from rowledger.airflow import desk
+from rowledger.airflow.batch_task import BatchLink
+
+# Airflow fills in what its page is about, and leaves {MAP_INDEX} as it is on a task that is not mapped. The frames of
+# runs and tasks let no script run and load nothing.
+OF_RUN = "imports/of-run?dag_id={DAG_ID}&run_id={RUN_ID}"
 
 
 class RowledgerPlugin(AirflowPlugin):
@@ -14,8 +19,21 @@ class RowledgerPlugin(AirflowPlugin):
         {
             "name": "Imports",
             "href": "imports/",
-            "url_route": "imports",
+            "url_route": desk.ROUTE,
             "destination": "nav",
             "nav_top_level": True,
-        }
+        },
+        {
+            "name": "Import records",
+            "href": OF_RUN,
+            "url_route": "import-records",
+            "destination": "dag_run",
+        },
+        {
+            "name": "Import records",
+            "href": f"{OF_RUN}&map_index={{MAP_INDEX}}",
+            "url_route": "import-records-of-task",
+            "destination": "task_instance",
+        },
     ]
+    operator_extra_links = [BatchLink()]  # noqa: RUF012

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,13 @@ def register(
     event: str = "reprocessed",
     seqno: int | None = None,
     key: RequestKey | None = None,
+    also: Callable[[Cursor, int], None] | None = None,
 ) -> int:
     """Make a waiting batch of an upload; returns its seqno. Raises UnknownCode, DuplicateUpload or KeyReused.
 
     ``parent_seqno`` is the batch whose records are taken once more, which is an ``event`` of that batch. A ``seqno`` is
-    chosen by dry runs only. An upload with a ``key`` that was sent before is the batch that it became then.
+    chosen by dry runs only. An upload with a ``key`` that was sent before is the batch that it became then. ``also``
+    belongs to the same transaction.
     """
     with transaction(connection) as cursor:
         sent = key and _sent_before(cursor, key)
@@ -109,7 +111,18 @@ def register(
         note(cursor, seqno, "uploaded", by, upload.file_name)
         if parent_seqno:
             note(cursor, parent_seqno, event, by, f"as import batch {seqno}, template {template.name}")
+        if also:
+            also(cursor, seqno)
         return seqno
+
+
+def uploaded_before(connection: Connection, sha256: str, template: ImportTemplate, domain: str) -> int | None:
+    """The seqno of the batch that the same bytes are already, with the same template and domain."""
+    with transaction(connection) as cursor:
+        domain_id = domains.id_of(cursor, domain)
+        same = {"sha256": sha256, "template_hash": template.hash, "domain_id": domain_id}
+        found = row(cursor, _SQL["same_file"], same)
+        return int(found["seqno"]) if found else None
 
 
 def check_choices(
@@ -183,6 +196,8 @@ def register_child(
     *,
     by: str,
     through: str,
+    key: RequestKey | None = None,
+    also: Callable[[Cursor, int], None] | None = None,
 ) -> int:
     """Make a waiting batch of records of another one, with its domain, origins and lists; returns its seqno.
 
@@ -194,6 +209,7 @@ def register_child(
     return register(
         connection, upload, template, suite_hash, parent.domain, origins=codes["origins"],
         subscriptions=codes["subscriptions"], by=by, through=through, again=True, parent_seqno=parent.seqno, event=event,
+        key=key, also=also,
     )  # fmt: skip
 
 

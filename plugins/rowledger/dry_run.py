@@ -88,6 +88,7 @@ def _load(worker: pipeline.Worker, batch: Batch, template: ImportTemplate) -> No
     connection, loader = worker.connection, loading.loader(batch.kind)
     with transaction(connection) as cursor:
         loader.arrange(cursor, batch, template)
+        cursor.execute(sql.SQL(_SQL["index_staged"]).format(staging=staging.table(batch)))
     outcomes = Counter[str]()
     key: str | None = None
     while True:

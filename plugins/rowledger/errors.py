@@ -106,6 +106,14 @@ class KeyReused(SetupError):
     """This Idempotency-Key belongs to another upload; send this one with a key of its own."""
 
 
+class NotJudged(SetupError):
+    """The check did not come to its end; nothing of it was kept."""
+
+
+class JudgedTooLong(NotJudged):
+    """The check took too long and was stopped; nothing of it was kept."""
+
+
 class Fenced(RowledgerError):
     """Another worker has taken over this batch; this one stops and has written nothing more."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rowledger.errors import FileError
+from rowledger.heads import HEAD_BYTES, first_records
 from rowledger.model import Reason
 from rowledger.structure import bounded_lines, cut, delimiter_sentence, open_quote, record_too_long
 from rowledger.templates import ImportTemplate, fold_header
@@ -73,10 +74,20 @@ def read_layout(text: Path, template: ImportTemplate) -> Layout:
 
 def header_of(path: Path, template: ImportTemplate, scratch: Path) -> tuple[str, ...]:
     """The header of a file as it stands there."""
+    return layout_of(path, template, scratch).header or ()
+
+
+def layout_of(path: Path, template: ImportTemplate, scratch: Path) -> Layout:
+    """Where the columns stand in a file, of which no more than its beginning is read, if that will do."""
     scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(prefix="header-", dir=scratch) as text:
-        prepare(path, Path(text.name), template)
-        return read_layout(Path(text.name), template).header or ()
+    with tempfile.TemporaryDirectory(prefix="header-", dir=scratch) as folder:
+        beginning, text = Path(folder) / "beginning", Path(folder) / "text"
+        with path.open("rb") as source:
+            head = source.read(HEAD_BYTES)
+        first = first_records(head, template, 1, whole=False)
+        beginning.write_bytes(first or b"")
+        prepare(beginning if first else path, text, template)
+        return read_layout(text, template)
 
 
 def _first_record(text: Path, template: ImportTemplate) -> tuple[list[str], str]:

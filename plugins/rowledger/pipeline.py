@@ -38,12 +38,16 @@ CHUNK_TRIES = 5
 
 @dataclass(frozen=True)
 class Worker:
-    """Who works: a connection of its own, the settings, a name for the ledger's events, the Airflow run if any."""
+    """Who works: a connection of its own, the settings, a name for the ledger's events, the Airflow run if any.
+
+    On ``part`` of a file nothing is said about the whole of it.
+    """
 
     connection: Connection
     settings: Settings
     by: str
     run_id: str | None = None
+    part: bool = False
 
     def claim(self, seqno: int, step: str) -> Batch:
         lease = self.settings.lease_seconds
@@ -142,7 +146,7 @@ def _keep(worker: Worker, batch: Batch, validation: Validation, judged: Judged) 
 
 
 def _check_threshold(worker: Worker, batch: Batch, template: ImportTemplate) -> None:
-    limit = template.policies.max_rejected_share
+    limit = None if worker.part else template.policies.max_rejected_share
     now = batches.get(worker.connection, batch.seqno)
     if limit is None or not now.records_in_file or now.counts["rejected"] <= limit * now.records_in_file:
         return

@@ -41,11 +41,14 @@ class TextFacts:
     warnings: tuple[Reason, ...]
 
 
+def codec_of(template: ImportTemplate) -> str:
+    """What Python calls the encoding that a template declares."""
+    return _CODECS.get(template.file.encoding, template.file.encoding)
+
+
 def prepare(path: Path, text_path: Path, template: ImportTemplate) -> TextFacts:
     """Write the file as UTF-8 with LF, blank lines and the end marked. Raises FileError for what is not such text."""
-    decoder = codecs.getincrementaldecoder(_CODECS.get(template.file.encoding, template.file.encoding))(
-        "strict"
-    )
+    decoder = codecs.getincrementaldecoder(codec_of(template))("strict")
     lines = blank_lines = offset = 0
     controls = mojibake = held_cr = False
     before = "\n"  # the character before the block: a line break at the very start opens with a blank line

@@ -193,11 +193,16 @@ def test_the_list_says_when_what_waits_is_worked_off_and_when_a_dag_is_paused(en
     )
 
 
-def test_the_page_is_an_entry_of_airflows_navigation(engine: Any) -> None:
+def test_the_page_is_an_entry_of_airflows_navigation_and_runs_and_tasks_have_a_tab(engine: Any) -> None:
     plugins = engine.api.call("GET", "/plugins")["plugins"]
     ours = next(plugin for plugin in plugins if plugin["name"] == "rowledger")
-    assert [view["href"] for view in ours["external_views"]] == ["imports/"]
-    assert ours["external_views"][0]["destination"] == "nav"
+    views = {view["destination"]: (view["name"], view["href"]) for view in ours["external_views"]}
+    of_run = "imports/of-run?dag_id={DAG_ID}&run_id={RUN_ID}"
+    assert views == {
+        "nav": ("Imports", "imports/"),
+        "dag_run": ("Import records", of_run),
+        "task_instance": ("Import records", of_run + "&map_index={MAP_INDEX}"),
+    }
     assert engine.api.call("GET", "/plugins/importErrors")["total_entries"] == 0
 
 

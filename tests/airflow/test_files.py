@@ -60,7 +60,7 @@ def test_every_dag_file_is_the_manual_of_its_dag() -> None:
 def test_task_bodies_have_up_to_three_lines() -> None:
     for path in DAGS:
         for body in re.findall(
-            r"    @task.*?\n    def .*?\n((?:        .*\n)+)", path.read_text(encoding="utf-8")
+            r"    @(?:batch_)?task.*?\n    def .*?\n((?:        .*\n)+)", path.read_text(encoding="utf-8")
         ):
             assert len(body.splitlines()) <= 3, path
 
@@ -184,6 +184,20 @@ names = [plugin["name"] for plugin in plugins_manager.get_plugin_info()]
 print(json.dumps([bare, "rowledger" in names, "great_expectations" in sys.modules]))
 """.format(package=str(ROOT / "plugins" / "rowledger") + os.sep)
     assert json.loads(python(code, tmp_path)) == [[], True, False]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "page"),
+    [
+        ("http://localhost:8080", "/plugin/imports/imports/batches/7"),
+        ("https://example.com/air/flow/", "/air/flow/plugin/imports/air/flow/imports/batches/7"),
+    ],
+)
+def test_a_link_to_a_page_of_the_desk_stays_under_the_path_that_airflow_is_served_at(
+    base_url: str, page: str, tmp_path: Path
+) -> None:
+    code = "from rowledger.airflow import desk; print(desk.page_path('batches/7'))"
+    assert python(code, tmp_path, AIRFLOW__API__BASE_URL=base_url) == page
 
 
 @pytest.mark.parametrize(

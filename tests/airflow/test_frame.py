@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import FrameLocator, Page, expect
 
 CONTACTS = (
     "Customer number,Email,Last name,Country\nFRAME1,frame1@example.com,A,DE\nFRAME2,frame2@example.com,,DE\n"
 )
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def page(engine: Any, browser: Browser) -> Iterator[Page]:
-    """A page of somebody who has signed in as a user, and what went wrong in its console."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light")
-    page = context.new_page()
-    page.goto(f"{engine.place.url}/")
-    page.fill("input[name=username]", "user")
-    page.fill("input[name=password]", engine.place.password_of("user"))
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{engine.place.url}/")
-    yield page
-    context.close()
+def page(sign_in: Callable[..., Page]) -> Page:
+    return sign_in("user")
 
 
 def frame_of(page: Page) -> FrameLocator:

@@ -14,6 +14,7 @@ from rowledger.desk import create_app
 from rowledger.desk.access import Right, User
 from rowledger.desk.context import Schedule
 from rowledger.desk.problems import Refused
+from rowledger.judges import Judges
 from rowledger.settings import Settings
 
 # What each role may do; "" is a user to whom nobody has given one.
@@ -24,6 +25,7 @@ RIGHTS = {
     "op": {Right.READ, Right.WRITE, Right.PERSONAL, Right.SET_UP},
     "admin": {Right.READ, Right.WRITE, Right.PERSONAL, Right.SET_UP},
     "clerk": {Right.READ, Right.WRITE},
+    "auditor": {Right.READ, Right.PERSONAL},
 }
 
 
@@ -52,6 +54,7 @@ class Runs:
     def __init__(self) -> None:
         self.started: list[tuple[str, str]] = []
         self.plan: Schedule | None = None
+        self.taken: dict[str, list[int]] = {}
 
     def schedule(self, kind: str) -> Schedule | None:
         return self.plan
@@ -59,6 +62,12 @@ class Runs:
     def run_now(self, kind: str, by: str) -> str:
         self.started.append((kind, by))
         return f"manual__{len(self.started)}"
+
+    def kind_of(self, dag: str) -> str | None:
+        return dag.removesuffix("_import") if dag.endswith("_import") else None
+
+    def taken_on(self, kind: str, run_id: str) -> list[int] | None:
+        return self.taken.get(run_id)
 
     def run_path(self, kind: str, run_id: str) -> str:
         return f"/dags/{kind}_import/runs/{run_id}"
@@ -72,10 +81,23 @@ def runs() -> Runs:
     return Runs()
 
 
+@pytest.fixture(scope="session")
+def judge() -> Iterator[Judges]:
+    """The real one, warm for the whole run."""
+    made = Judges()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def app(settings: Settings, database_url: str, runs: Runs) -> Iterator[FastAPI]:
+def app(settings: Settings, database_url: str, runs: Runs, judge: Judges) -> Iterator[FastAPI]:
     made = create_app(
-        lambda: db.connect(database_url), RoleGuard(), settings=settings, suites=suites, engine=runs
+        lambda: db.connect(database_url),
+        RoleGuard(),
+        settings=settings,
+        suites=suites,
+        engine=runs,
+        judge=judge,
     )
     yield made
     made.state.desk.connections.close()

@@ -16,27 +16,28 @@ from rowledger.desk.access import BatchWith, Needs, NeedsKind, Right
 from rowledger.settings import Settings
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
-ROLES = (None, "expired", "garbage", "", "viewer", "clerk", "user", "op", "admin")
-RIGHTS = {"viewer": "r", "clerk": "rw", "user": "rwp", "op": "rwps", "admin": "rwps"}
+ROLES = (None, "expired", "garbage", "", "viewer", "clerk", "auditor", "user", "op", "admin")
+RIGHTS = {"viewer": "r", "clerk": "rw", "auditor": "rp", "user": "rwp", "op": "rwps", "admin": "rwps"}
 
 
 def rights_of(dependant: Dependant) -> Iterator[Right]:
     """The rights that a route names, however deep."""
-    if isinstance(dependant.call, Needs | NeedsKind | BatchWith):
+    if isinstance(dependant.call, BatchWith):
+        yield from dependant.call.rights
+    if isinstance(dependant.call, Needs | NeedsKind):
         yield dependant.call.right
     for inner in dependant.dependencies:
         yield from rights_of(inner)
 
 
-def routes(app: FastAPI | None = None) -> dict[tuple[str, str], Right | None]:
-    """Every (method, path) that answers, and the right it needs; the OpenAPI document is everybody's who is let in."""
-    found: dict[tuple[str, str], Right | None] = {}
+def routes(app: FastAPI | None = None) -> dict[tuple[str, str], frozenset[Right]]:
+    """Every (method, path) that answers, and the rights it needs; the OpenAPI document is everybody's who is let in."""
+    found: dict[tuple[str, str], frozenset[Right]] = {}
     for route in (app or bare()).routes:
         for method in route.methods:  # type: ignore[attr-defined]
             rights = set(rights_of(route.dependant)) if isinstance(route, APIRoute) else {Right.READ}
-            # A route that needs two rights would need a decision on which of them the other one brings along.
-            assert len(rights) == 1, f"{route.path} names {rights or 'no right'}"  # type: ignore[attr-defined]
-            found[method, route.path] = rights.pop()  # type: ignore[attr-defined]
+            assert rights, f"{route.path} names no right"  # type: ignore[attr-defined]
+            found[method, route.path] = frozenset(rights)  # type: ignore[attr-defined]
     return found
 
 
@@ -48,14 +49,14 @@ def address(path: str) -> str:
     return path
 
 
-def expected(role: str | None, right: Right | None, *, known: bool) -> set[int] | str:
+def expected(role: str | None, rights: frozenset[Right] | None, *, known: bool) -> set[int] | str:
     if role in (None, "expired"):
         return {401}
     if role not in RIGHTS:
         return {403}
     if not known:
         return {404, 405}
-    if right is not None and right.value[0] not in RIGHTS[role]:
+    if any(right.value[0] not in RIGHTS[role] for right in rights or ()):
         return {403}
     return "in"
 

@@ -19,7 +19,7 @@ from matrix import METHODS, ROLES, address, expected, routes
 
 
 @pytest.fixture
-def every_route(app: FastAPI) -> dict[tuple[str, str], Right | None]:
+def every_route(app: FastAPI) -> dict[tuple[str, str], frozenset[Right]]:
     found = routes(app)
     assert len(found) > 20
     return found
@@ -28,7 +28,7 @@ def every_route(app: FastAPI) -> dict[tuple[str, str], Right | None]:
 @pytest.mark.parametrize("cookie", [False, True])
 @pytest.mark.parametrize("role", ROLES)
 def test_every_route_lets_in_whom_it_should_and_nobody_else(
-    every_route: dict[tuple[str, str], Right | None],
+    every_route: dict[tuple[str, str], frozenset[Right]],
     client_as: Callable[..., TestClient],
     role: str | None,
     cookie: bool,

@@ -45,7 +45,8 @@ ARROWS = {
     "batches": "db domains errors model staging templates uploads",
     "structure": "errors model templates",
     "text_in": "errors model structure templates",
-    "layouts": "errors model structure templates text_in",
+    "heads": "structure templates text_in",
+    "layouts": "errors heads model structure templates text_in",
     "records_in": "errors layouts model structure templates text_in",
     "validation": "model records_in suites templates values",
     "client": "errors model uploads",
@@ -70,9 +71,13 @@ ARROWS = {
     "pipeline": "batches db errors lanes ledger loading model records_in reference settings staging templates validation",
     "control": "batches db errors lanes ledger model staging",
     "reruns": "batches db errors layouts ledger model settings templates uploads",
+    "mending": "batches db errors layouts model settings templates text_in uploads",
     "replay": "batches db errors loading model parked pipeline templates",
     "roll_back": "batches db errors loading model pipeline",
     "dry_run": "batches db errors ledger loading model pipeline staging templates uploads",
+    # who asks for a judgement is light, who gives it runs in a process of its own
+    "judges": "errors",
+    "judge": "db dry_run errors heads judges loading pipeline records_in settings suites templates",
     # beside them: the database from a wheel
     "server": "errors settings",
 }
@@ -140,10 +145,13 @@ def test_arrows_never_close_a_circle() -> None:
         rest = {module: arrows for module, arrows in rest.items() if module not in free}
 
 
+JUDGING = {"validation", "suites", "expectations", "pipeline", "records_in", "dry_run", "judge"}
+
+
 def test_a_page_never_judges() -> None:
     for module, path in modules().items():
         if module.partition(".")[0] == "desk":
-            assert ours(path).isdisjoint({"validation", "suites", "expectations", "pipeline"}), module
+            assert ours(path).isdisjoint(JUDGING), module
 
 
 def test_airflow_is_imported_in_one_place_of_the_package() -> None:

@@ -2,6 +2,7 @@
 
 ``tasks``     the bodies of the DAGs' tasks
 ``executor``  Airflow's LocalExecutor, with workers that may be killed
+``batch_task``  the decorator of tasks that work on one batch, and their link to its page
 ``desk``      the import desk behind Airflow's access control
 ``local``     a whole Airflow on this machine, for the demo and the tests
 """

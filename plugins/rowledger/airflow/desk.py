@@ -5,7 +5,9 @@ Every process of Airflow loads plugins; only the API server gets requests. So th
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from rowledger.settings import Settings
 
 PREFIX = "/imports"
+ROUTE = "imports"  # of the entry of the navigation, in which the desk stands
 Method = Literal["GET", "POST", "PUT"]
 
 
@@ -29,12 +32,14 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 def _made() -> FastAPI:
     from rowledger import suites
     from rowledger.desk import create_app
+    from rowledger.judges import Judges
     from rowledger.settings import from_environment
 
     settings = from_environment()
     return create_app(
-        functools.partial(_connect, settings), Guard(), settings=settings, suites=suites, engine=Engine()
-    )
+        functools.partial(_connect, settings), Guard(), settings=settings, suites=suites, engine=Engine(),
+        judge=Judges(),
+    )  # fmt: skip
 
 
 def _connect(settings: Settings) -> Connection:
@@ -60,6 +65,29 @@ def _connect(settings: Settings) -> Connection:
 def dag_of(kind: str) -> str:
     """The DAG that works off the batches of a kind."""
     return f"{kind}_import"
+
+
+def page_path(path: str) -> str:
+    """The address of a page of the desk inside Airflow's own, under the path that Airflow is served at, if any."""
+    from urllib.parse import urlsplit
+
+    from airflow.configuration import conf
+
+    base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+    return f"{base}/plugin/{ROUTE}{base}{PREFIX}/{path}"
+
+
+def taken_on(dag: str, run_id: str) -> list[int] | None:
+    """What ``sense`` handed on, over which the tasks of a run are mapped; None if it is not there (any more)."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    with create_session(scoped=False) as session:
+        asked = XComModel.get_many(key="return_value", run_id=run_id, dag_ids=dag, task_ids="sense")
+        found: Any = session.scalar(asked.with_only_columns(XComModel.value))
+    with contextlib.suppress(TypeError, ValueError):  # nothing, or what a backend of its own keeps elsewhere
+        return [int(seqno) for seqno in (json.loads(found) if isinstance(found, str) else found)]
+    return None
 
 
 class Guard:
@@ -146,6 +174,16 @@ class Engine:
             raise NotPossible(f"Airflow did not start a run of {dag_id}: {error}") from None
         assert run
         return str(run.run_id)
+
+    def kind_of(self, dag: str) -> str | None:
+        """The kind whose batches a DAG works off; None for a DAG that is not ours."""
+        from rowledger import loading
+
+        return next((kind for kind in loading.kinds() if dag_of(kind) == dag), None)
+
+    def taken_on(self, kind: str, run_id: str) -> list[int] | None:
+        """The batches that a run took on, in the order of its mapped tasks; None if Airflow does not know any more."""
+        return taken_on(dag_of(kind), run_id)
 
     def run_path(self, kind: str, run_id: str) -> str:
         """The page of a run."""

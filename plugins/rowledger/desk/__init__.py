@@ -1,8 +1,8 @@
 """The import desk: pages inside Airflow's UI, and a REST API, for the people who upload, read and act.
 
-In: a way to connect, a guard that knows users and rights, the settings, what is derived from templates, and the engine
-that works batches off. Out: an app that can be mounted anywhere. It reads through the ledger and the batches; it never
-judges a file.
+In: a way to connect, a guard that knows users and rights, the settings, what is derived from templates, the engine
+that works batches off, and a judge in another process. Out: an app that can be mounted anywhere. It reads through the
+ledger and the batches; it never judges a file itself.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from rowledger import loading
 from rowledger.db import Connection
 from rowledger.desk import (
     batches_api,
+    checks_api,
     contacts_page,
     contracts_page,
     control_api,
     downloads_api,
     imports_page,
     lookups_api,
+    mend_api,
+    mend_page,
     one_import_page,
     records_api,
     reference_api,
     rerun_api,
+    run_page,
     set_up_page,
     static_files,
     statuses_api,
@@ -36,7 +40,7 @@ from rowledger.desk import (
     upload_page,
 )
 from rowledger.desk.access import Gate, Guard
-from rowledger.desk.context import Connections, Desk, Engine, Suites
+from rowledger.desk.context import Connections, Desk, Engine, Judge, Suites
 from rowledger.desk.pages import environment
 from rowledger.desk.problems import add_handlers
 from rowledger.desk.shelf import Shelf
@@ -44,10 +48,12 @@ from rowledger.settings import Settings
 
 API = "/api/v1"
 APIS = (
-    batches_api, upload_api, statuses_api, control_api, rerun_api, records_api, downloads_api, lookups_api, templates_api, reference_api,
+    batches_api, upload_api, statuses_api, checks_api, control_api, rerun_api, mend_api, records_api, downloads_api,
+    lookups_api, templates_api, reference_api,
 )  # fmt: skip
 PAGES = (
     imports_page, upload_page, one_import_page, contracts_page, contacts_page, templates_page, set_up_page, static_files,
+    mend_page, run_page,
 )  # fmt: skip
 
 
@@ -66,17 +72,21 @@ def create_app(
     settings: Settings,
     suites: Suites,
     engine: Engine | None = None,
+    judge: Judge | None = None,
 ) -> FastAPI:
     """The app, to be mounted under any prefix. Nothing is connected to or read before the first request."""
     desk = Desk(
         Connections(connect), guard, settings, suites, engine,
         {name: kind.title for name, kind in loading.kinds().items()}, Shelf(settings.templates), environment(),
+        judge,
     )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         desk.connections.close()
+        if desk.judge:
+            desk.judge.close()
 
     app = _GuardedApp(
         title="Rowledger imports", version="1", openapi_url=f"{API}/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False,

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rowledger import batches
 from rowledger.desk.context import ConnectionDep, DeskDep, desk_of
+from rowledger.desk.inline_style import style_source
 from rowledger.desk.problems import Refused, refusal
 from rowledger.errors import UnknownCode
 from rowledger.model import Batch
@@ -26,9 +27,11 @@ USER = "rowledger.user"
 OWN_HEADER = "X-Rowledger"  # a page of another site cannot send it without being asked first
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 MAX_SEQNO = 2**63 - 1
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' {style}; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
+)
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -120,6 +123,7 @@ def _with_headers(send: Send) -> Send:
     async def with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
+            headers["Content-Security-Policy"] = POLICY.format(style=style_source())
             for name, value in HEADERS.items():
                 headers[name] = value
             headers.setdefault("Cache-Control", "no-store")
@@ -159,7 +163,7 @@ class Needs:
     def __call__(self, request: Request) -> list[str]:
         kinds = self.kinds(request)
         if not kinds:
-            raise _lacking(self.right)
+            raise lacking(self.right)
         return kinds
 
     def kinds(self, request: Request) -> list[str]:
@@ -179,15 +183,21 @@ class NeedsKind:
         if kind not in desk.kinds:
             raise UnknownCode(f'There is no import kind "{kind}". Kinds are: {", ".join(desk.kinds)}.')
         if not has(request, self.right, kind):
-            raise _lacking(self.right)
+            raise lacking(self.right)
         return kind
 
 
 @dataclass(frozen=True)
 class BatchWith:
-    """A dependency of a route about one batch: the user needs a right on its kind. Gives the batch."""
+    """A dependency of a route about one batch: the user needs a right on its kind, or two. Gives the batch."""
 
     right: Right
+    also: Right | None = None
+
+    @property
+    def rights(self) -> tuple[Right, ...]:
+        """All the rights that are needed."""
+        return (self.right, self.also) if self.also else (self.right,)
 
     def __call__(
         self,
@@ -196,17 +206,20 @@ class BatchWith:
         connection: ConnectionDep,
         seqno: Annotated[int, Path(ge=1, le=MAX_SEQNO, description="the import batch seqno")],
     ) -> Batch:
-        Needs(self.right)(request)
+        for right in self.rights:
+            Needs(right)(request)
         try:
             batch = batches.get(connection, seqno)
         except UnknownCode as unknown:
             raise Refused(404, str(unknown)) from None
-        if not has(request, self.right, batch.kind):
-            raise _lacking(self.right)
+        for right in self.rights:
+            if not has(request, right, batch.kind):
+                raise lacking(right)
         return batch
 
 
-def _lacking(right: Right) -> Refused:
+def lacking(right: Right) -> Refused:
+    """What somebody is told who has not got a right."""
     needed = {
         Right.READ: "may not see these imports",
         Right.WRITE: "may see imports but not upload or change them",

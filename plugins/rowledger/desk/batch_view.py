@@ -13,6 +13,7 @@ from psycopg2.extras import Json
 
 from rowledger import batches
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
+from rowledger.desk.context import Engine
 from rowledger.model import Batch, BatchStatus, Outcome
 
 _SQL = queries("desk")
@@ -133,17 +134,16 @@ def about(connection: Connection, batch: Batch) -> dict[str, Any]:
     return found
 
 
-def index_in_run(connection: Connection, batch: Batch) -> int:
-    """The index of the mapped tasks that worked on a batch in its run."""
+def of_run(connection: Connection, engine: Engine | None, kind: str, run_id: str) -> list[int]:
+    """The batches that a run took on, in the order of its mapped tasks.
+
+    What the engine has forgotten is told by the batches; they name only the run that took them on last.
+    """
+    known = engine.taken_on(kind, run_id) if engine else None
+    if known is not None:
+        return known
     with transaction(connection) as cursor:
-        found = row(cursor, _SQL["index_in_run"], vars_of(batch))
-    assert found
-    return int(found["index"])
-
-
-def vars_of(batch: Batch) -> dict[str, Any]:
-    """What queries about a batch are asked with."""
-    return {"seqno": batch.seqno, "run_id": batch.run_id, "kind": batch.kind}
+        return [r["seqno"] for r in rows(cursor, _SQL["of_run"], {"run_id": run_id, "kind": kind})]
 
 
 def reasons(connection: Connection, batch: Batch) -> list[dict[str, Any]]:

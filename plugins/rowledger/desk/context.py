@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from rowledger.db import Connection
 from rowledger.desk.shelf import Shelf
 from rowledger.errors import TryAgain
+from rowledger.judges import Case, Judgement
 from rowledger.settings import Settings
 from rowledger.templates import ImportTemplate
 
@@ -44,6 +46,14 @@ class Engine(Protocol):
         """Start a run for the waiting batches of a kind; returns its id. Raises SetupError."""
         ...
 
+    def kind_of(self, dag: str) -> str | None:
+        """The kind whose batches a DAG works off."""
+        ...
+
+    def taken_on(self, kind: str, run_id: str) -> list[int] | None:
+        """The batches that a run took on, in the order of its mapped tasks; None if nobody knows any more."""
+        ...
+
     def run_path(self, kind: str, run_id: str) -> str:
         """The page of a run."""
         ...
@@ -62,6 +72,22 @@ class Suites(Protocol):
 
     def derive(self, template: ImportTemplate) -> list[dict[str, Any]]:
         """The expectations: type, kwargs, and meta with the number of the column and the rule."""
+        ...
+
+
+class Judge(Protocol):
+    """Says what an import would do, in another process."""
+
+    def ask(self, case: Case, seconds: float, stop: threading.Event | None = None) -> Judgement:
+        """The judgement. Raises NotJudged, or whatever keeps the file from being judged."""
+        ...
+
+    def warm(self) -> None:
+        """Get ready for a file that will come soon."""
+        ...
+
+    def close(self) -> None:
+        """End what is idle."""
         ...
 
 
@@ -118,6 +144,7 @@ class Desk:
     kinds: Mapping[str, str]
     shelf: Shelf
     html: Environment
+    judge: Judge | None = None
 
 
 def desk_of(request: Request) -> Desk:

@@ -43,6 +43,16 @@ REASONS = {"records_in_file": 1000, "complete": True,
            "reasons": [{"outcome": "rejected", "rule": "required", "column": "Last name", "records": 20,
                         "share": 0.02, "examples": [{"record_no": 17, "value": None,
                                                      "message": '"Last name" is empty; every record needs one.'}]}]}  # fmt: skip
+CHECK = {"records_in_file": 2, "counts": {"created": 1, "rejected": 1}, "error_rule": None, "error_message": None,
+         "warnings": [], "complete": True, "file_bytes": 93, "uploaded_before": None,
+         "reasons": [{"rule": "required", "column": "Last name", "records": 1, "first_record": 2,
+                      "example": "Last name is empty, but must be filled in."}],
+         "columns": [{"name": "Email", "field": "email"}, {"name": "Last name", "field": "last_name"}],
+         "records": [{"record_no": 1, "outcome": "created", "reasons": None, "warnings": None,
+                      "cells": ["Ann@Example.com", "Adams"], "values": {"email": "Ann@example.com", "last_name": "Adams"}},
+                     {"record_no": 2, "outcome": "rejected", "warnings": None, "cells": ["b@example.com", ""], "values": None,
+                      "reasons": [{"rule": "required", "column": "Last name", "value": None,
+                                   "message": "Last name is empty, but must be filled in."}]}]}  # fmt: skip
 PROBLEM = {"type": "about:blank", "title": "Conflict", "status": 409, "seqno": 42,
            "detail": "The same file was uploaded before with the same template and domain, as import batch 42."}  # fmt: skip
 

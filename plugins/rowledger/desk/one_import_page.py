@@ -117,9 +117,10 @@ def _links(request: Request, connection: Connection, batch: Batch) -> list[tuple
     if engine is None or batch.run_id is None:
         return []
     before = root(request).removesuffix("/imports")
-    index = batch_view.index_in_run(connection, batch)
-    tasks = [(f"Task {task}, with its log", engine.task_path(batch.kind, batch.run_id, task, index))
-             for task in ("validate", "load", "close")]  # fmt: skip
-    return [
-        (title, before + path) for title, path in [("Run", engine.run_path(batch.kind, batch.run_id)), *tasks]
-    ]
+    links = [("Run", engine.run_path(batch.kind, batch.run_id))]
+    seqnos = batch_view.of_run(connection, engine, batch.kind, batch.run_id)
+    if batch.seqno in seqnos:
+        index = seqnos.index(batch.seqno)
+        links += [(f"Task {task}, with its log", engine.task_path(batch.kind, batch.run_id, task, index))
+                  for task in ("validate", "load", "close")]  # fmt: skip
+    return [(title, before + path) for title, path in links]

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rowledger.desk.access import Needs, Right, has, user_of
 from rowledger.desk.batch_view import error_message, etag, state, version
 from rowledger.desk.context import desk_of
+from rowledger.desk.inline_style import style
 from rowledger.model import Outcome
 
 # The pages of the app: the last part of the address, what people call it, what it needs.
@@ -46,7 +47,7 @@ def environment() -> Environment:
         "words": words,
     }
     html.globals |= {"state": state, "version": version, "etag": etag, "error_message": error_message,
-                     "outcomes": [str(o) for o in Outcome], "stamp": _stamp()}  # fmt: skip
+                     "outcomes": [str(o) for o in Outcome], "stamp": _stamp(), "style": style()}  # fmt: skip
     return html
 
 

@@ -16,7 +16,9 @@ from rowledger.errors import (
     DiskFull,
     DuplicateUpload,
     FileError,
+    JudgedTooLong,
     KeyReused,
+    NotJudged,
     NotKept,
     NotPossible,
     RecordRefused,
@@ -29,12 +31,15 @@ from rowledger.errors import (
 log = logging.getLogger("rowledger.desk")
 RETRY_SECONDS = 5
 API = "/api/"
+TAB = "/of-run"  # the page in Airflow's tabs, in which no link leads anywhere
 
 # The first that fits: a subclass stands before its class.
 _STATUS: tuple[tuple[type[RowledgerError], int], ...] = (
     (TryAgain, 503),
     (DiskFull, 507),
     (NotKept, 503),
+    (JudgedTooLong, 422),
+    (NotJudged, 503),
     (DuplicateUpload, 409),
     (NotPossible, 409),
     (ChangedMeanwhile, 412),
@@ -77,12 +82,12 @@ def _for_people(request: Request) -> bool:
 
 
 def _page(request: Request, refused: Refused, title: str) -> str:
-    """A page without style or script: whoever is refused may not have those either."""
-    from rowledger.desk.pages import environment
+    """A page that loads nothing: whoever is refused may not have style and script either."""
+    from rowledger.desk.pages import environment, root
 
     template = environment().get_template("problem.html")
     return template.render(title=title, sentence=refused.sentence, status=refused.status,
-                           root=request.scope.get("root_path", ""))  # fmt: skip
+                           root=root(request), in_tab=request.url.path == f"{root(request)}{TAB}")  # fmt: skip
 
 
 def add_handlers(app: FastAPI) -> None:

@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import anyio
 from anyio.to_thread import run_sync
@@ -44,6 +44,12 @@ TOTAL_SECONDS = 3600.0
 AT_ONCE = 16  # uploads that may arrive at the same time; each holds a connection
 TYPES = ("text/csv", "text/plain", "text/tab-separated-values", "application/csv", "application/octet-stream",
          "application/vnd.ms-excel")  # the last is what some browsers take a .csv for  # fmt: skip
+RAW_BYTES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"text/csv": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 _KEY = re.compile(r"[!-~]{1,255}\Z")
 arriving = asyncio.Semaphore(AT_ONCE)
 
@@ -78,7 +84,7 @@ Code = Annotated[str, Query(min_length=1, max_length=255)]
 Codes = Annotated[list[Annotated[str, Query(max_length=64)]], Query(max_length=100)]
 
 
-def asked(
+def chosen(
     desk: DeskDep,
     kind: Annotated[str, Depends(NeedsKind(Right.WRITE))],
     domain: Annotated[Code, Query(description="the code of the domain")],
@@ -86,16 +92,23 @@ def asked(
     file_name: Annotated[Code, Query(description="what the file is called in lists")],
     origin: Annotated[Codes, Query(description="origins for every contact of the file")] = [],  # noqa: B006 - FastAPI copies it
     subscription: Annotated[Codes, Query(description="lists that every contact is opted in to")] = [],  # noqa: B006
-    again: Annotated[bool, Query(description="take a file that was uploaded before once more")] = False,
 ) -> Asked:
-    """The query of an upload, checked as far as it can be without the file. Raises UnknownCode."""
-    chosen = desk.shelf.find(template, kind)
+    """What a file is to be imported with, checked as far as it can be without the file. Raises UnknownCode."""
+    found = desk.shelf.find(template, kind)
     if any("\0" in text for text in (domain, file_name, *origin, *subscription)):
         raise Refused(422, "A name with a NUL character in it is no name.")
     name = re.split(r"[/\\]", file_name)[-1] or file_name
     return Asked(
-        chosen, kind, domain, name, tuple(sorted(set(origin))), tuple(sorted(set(subscription))), again
+        found, kind, domain, name, tuple(sorted(set(origin))), tuple(sorted(set(subscription))), False
     )
+
+
+def asked(
+    choices: Annotated[Asked, Depends(chosen)],
+    again: Annotated[bool, Query(description="take a file that was uploaded before once more")] = False,
+) -> Asked:
+    """The query of an upload."""
+    return replace(choices, again=again)
 
 
 @dataclass(frozen=True)
@@ -171,8 +184,8 @@ def _check_length(request: Request, limit: int) -> None:
     status_code=201,
     dependencies=[Depends(Needs(Right.WRITE))],
     responses=answers(201, BATCH),
-    openapi_extra={"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string", "format": "binary"}}}}},
-)  # fmt: skip
+    openapi_extra=RAW_BYTES,
+)
 async def upload(
     request: Request,
     desk: DeskDep,

@@ -73,9 +73,8 @@ SELECT count(*) AS batches FROM (
 -- name: waiting_kinds
 SELECT DISTINCT kind FROM import_batch WHERE status = 'waiting' AND kind = ANY(%(kinds)s)
 
--- name: index_in_run
--- The place of a batch among those of its run, which is the index of its mapped tasks.
-SELECT count(*) AS index FROM import_batch WHERE run_id = %(run_id)s AND kind = %(kind)s AND seqno < %(seqno)s
+-- name: of_run
+SELECT seqno FROM import_batch WHERE run_id = %(run_id)s AND kind = %(kind)s ORDER BY seqno
 
 -- name: about
 -- What a page says of a batch beside its own columns.
@@ -83,7 +82,8 @@ SELECT reopened, now() AS now, leased_until > now() AS worked_on,
        ARRAY(SELECT code FROM import_batch_origin JOIN origin USING (origin_id) WHERE seqno = %(seqno)s ORDER BY 1) AS origins,
        ARRAY(SELECT list_id FROM import_batch_subscription JOIN subscription USING (subscription_id)
              WHERE seqno = %(seqno)s ORDER BY 1) AS subscriptions,
-       ARRAY(SELECT child.seqno FROM import_batch AS child WHERE child.parent_seqno = %(seqno)s ORDER BY 1) AS children
+       ARRAY(SELECT child.seqno FROM import_batch AS child WHERE child.parent_seqno = %(seqno)s ORDER BY 1) AS children,
+       (SELECT count(*) FROM mended_record WHERE child_seqno = %(seqno)s) AS mended
 FROM import_batch WHERE seqno = %(seqno)s
 
 -- name: reasons

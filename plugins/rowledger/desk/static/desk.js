@@ -226,6 +226,7 @@ setInterval(() => changes().catch(() => {}), LIVE_SECONDS * 1000);
     said.textContent = !file ? "" : `${file.name}, ${size(file.size)}${tooLarge ? ": larger than what is allowed; cut it into smaller files." : ""}`;
     said.className = tooLarge ? "bad" : "";
     send.disabled = !file || tooLarge;
+    form.dispatchEvent(new CustomEvent("chosen", { detail: tooLarge ? null : file }));
   };
   const size = (bytes) => bytes < 1e3 ? `${bytes} bytes` : bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 
