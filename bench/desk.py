@@ -386,6 +386,16 @@ def show(asked: list[Asked]) -> None:
     Console(width=140).print(table)
 
 
+def show_slowest(asked: list[Asked]) -> None:
+    """For each route its slowest question, as docs/desk.md has it."""
+    say("| route | slowest of | question | p50 ms | p95 ms | processor ms |\n|---|---:|---|---:|---:|---:|")
+    for route in dict.fromkeys(one.route for one in asked):
+        mine = [one for one in asked if one.route == route]
+        slowest = max(mine, key=lambda one: one.share(0.95))
+        say(f"| `{route}` | {len(mine)} | {slowest.name} | {slowest.share(0.5):.0f} | {slowest.share(0.95):.0f} "
+            f"| {statistics.mean(slowest.busy):.0f} |")  # fmt: skip
+
+
 # What flows -----------------------------------------------------------------------------------------------------
 
 
@@ -488,7 +498,9 @@ def main() -> None:
         with contextlib.closing(db.connect(url)) as connection:
             drawn = places(connection)
         served = stack.enter_context(Served(url, home))
-        show(ask_all(served, drawn, rounds, given.only))
+        asked = ask_all(served, drawn, rounds, given.only)
+        show(asked)
+        show_slowest(asked)
         if not given.only:
             for path in ("outcomes.csv", "records", "rejects.csv"):
                 download(served, f"/api/v1/batches/{drawn['large'][0]}/{path}")
