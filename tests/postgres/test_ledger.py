@@ -188,6 +188,7 @@ BROKEN = {
         SELECT 6, 1, kind, domain_id, 'F2', '{}', 'status', '20' FROM import_batch WHERE seqno = 6""",
     "mended_by_a_child": "INSERT INTO mended_record VALUES (2, 1, 1, 1)",
     "no_staging_left": "CREATE TABLE rowledger_staging.batch_1 ()",
+    "kept_numbers_are_true": "UPDATE import_batch_reason SET record_nos = '{1}' WHERE seqno = 1",
     "briefs_are_true": "UPDATE import_batch_brief SET rejected = rejected + 1 WHERE seqno = 1",
 }  # fmt: skip
 

@@ -272,3 +272,17 @@ FROM ((TABLE import_batch_brief EXCEPT TABLE import_batch_in_brief)
 SELECT 'batch ' || child_seqno || ' record ' || child_record_no
 FROM mended_record AS mended JOIN import_batch AS child ON child.seqno = child_seqno
 WHERE child.parent_seqno IS DISTINCT FROM mended.seqno OR child_record_no > child.records_in_file
+
+-- name: kept_numbers_are_true
+-- The records whose numbers are kept for a reason or a rare outcome of a batch are those that have it.
+SELECT DISTINCT 'batch ' || seqno
+FROM import_batch_rare_outcome AS kept JOIN import_batch USING (seqno, reopened)
+WHERE record_nos <> ARRAY(SELECT record_no FROM import_record AS r WHERE r.seqno = kept.seqno AND r.outcome = kept.outcome ORDER BY 1)
+UNION ALL
+SELECT DISTINCT 'batch ' || seqno
+FROM import_batch_reason AS kept JOIN import_batch USING (seqno, reopened)
+WHERE cardinality(record_nos) <> least(records, 10000)
+   OR EXISTS (SELECT FROM unnest(record_nos) AS one (record_no)
+              WHERE NOT EXISTS (SELECT FROM import_record AS r
+                                WHERE (r.seqno, r.record_no, r.outcome) = (kept.seqno, one.record_no, kept.outcome)
+                                  AND reasons @> jsonb_build_array(jsonb_build_object('rule', rule, 'column', "column"))))

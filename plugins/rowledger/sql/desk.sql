@@ -1,6 +1,8 @@
 -- name: list
 -- One page of batches and its place: those beyond the cursor, by a key that never stands still within a row's life. They
--- are chosen by their briefs; only those of the page are read whole.
+-- are chosen by their briefs; only those of the page are read whole. By one process: to start others takes about as long as
+-- they save, and they take the processors from whoever asks at the same time.
+SET LOCAL max_parallel_workers_per_gather = 0;
 WITH chosen AS (
     SELECT seqno, {key} AS place
     FROM import_batch_brief AS brief
@@ -30,6 +32,7 @@ template_id IN (SELECT template_id FROM template_version
 
 -- name: totals
 -- Added up once by what the groups are made of and by state, from which the groups, and all of them together, follow.
+SET LOCAL max_parallel_workers_per_gather = 0;
 WITH counted AS MATERIALIZED (
     SELECT {key} AS key, state, count(*) AS batches, sum(records) AS records,
            sum(created) AS created, sum(updated) AS updated, sum(unchanged) AS unchanged, sum(historic) AS historic,
