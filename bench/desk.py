@@ -129,6 +129,12 @@ class Runs:
     def run_now(self, kind: str, by: str) -> str:
         return "manual"
 
+    def kind_of(self, dag: str) -> str | None:
+        return dag.removesuffix("_import") if dag.endswith("_import") else None
+
+    def taken_on(self, kind: str, run_id: str) -> list[int] | None:
+        return None
+
     def run_path(self, kind: str, run_id: str) -> str:
         return f"/dags/{kind}_import/runs/{run_id}"
 
@@ -268,6 +274,8 @@ QUESTIONS: Mapping[str, Mapping[str, str]] = {
     "/batches/{seqno}/errors": {"usual": "{usual}", "the largest": "{large}", "failed": "{failed}"},
     "/batches/{seqno}/expectations": {"usual": "{usual}", "the largest": "{large}"},
     "/batches/{seqno}/activity": {"usual": "{usual}", "the largest": "{large}"},
+    "/batches/{seqno}/mend": {"usual": "{usual}", "the largest": "{large}"},
+    "/of-run": {"of a run": "?dag_id=contact_import&run_id={run}", "of no import": "?dag_id=other&run_id=other"},
     "/contacts": {"form": "", "by number": "?domain=DEMO&key=K{contact:0>8}"},
     "/contacts/{contact_id}": {"usual": "{contact}", "of hundreds of records": "{hot}", "of hundreds, all": "{hot}?limit=1000"},
     "/contracts": {"form": "", "by form id": "?domain=DEMO&form_id=C{contract}"},

@@ -251,6 +251,8 @@ UNION ALL
 (SELECT 'usual', to_jsonb(seqno) FROM import_batch, size
  WHERE processed AND template_hash = (SELECT template_hash FROM template_version WHERE name = 'contacts') AND rejected BETWEEN 1 AND 999 AND mod(seqno, 3) = 1 LIMIT 300)
 UNION ALL
+(SELECT 'run', to_jsonb(run_id) FROM import_batch WHERE kind = 'contact' AND mod(seqno, 500) < 5 AND run_id IS NOT NULL LIMIT 100)
+UNION ALL
 (SELECT 'failed', to_jsonb(seqno) FROM import_batch, size WHERE status = 'executed' AND NOT processed AND kind = 'contract_status' LIMIT 50)
 UNION ALL
 SELECT 'at_work', to_jsonb(seqno) FROM import_batch, size WHERE status = 'in_progress'

@@ -73,7 +73,9 @@ def judged(case: Case) -> Judgement:
 
 def _told(trial: Trial, case: Case, path: Path, template: ImportTemplate, settings: Settings) -> Judgement:
     batch = trial.batch
-    columns, cells = _first_cells(path, template, settings, case.first if batch.records_in_file else 0)
+    columns, cells = _first_cells(
+        path, template, settings, case.first if case.cells and batch.records_in_file else 0
+    )
     records = [
         {name: record[name] for name in ("record_no", "outcome", "reasons", "warnings")}
         | {"cells": cells.get(record["record_no"]), "values": record["after"]}

@@ -32,8 +32,8 @@ COMMAND = (sys.executable, "-P", "-m", "rowledger.judge")
 class Case:
     """What is to be judged: the file at ``path``, by a template's source, in a domain of the database at ``url``.
 
-    Whatever is written meanwhile goes into ``folder``. The first records are told one by one, as many as ``first``.
-    A ``part`` is the beginning of a file: its last record, which may be cut off, is left out.
+    Whatever is written meanwhile goes into ``folder``. The first records are told one by one, as many as ``first``, with
+    their ``cells`` if asked. A ``part`` is the beginning of a file: its last record, which may be cut off, is left out.
     """
 
     url: str
@@ -47,6 +47,7 @@ class Case:
     origins: tuple[str, ...] = ()
     subscriptions: tuple[str, ...] = ()
     first: int = 0
+    cells: bool = True
     part: bool = False
 
 

@@ -206,6 +206,22 @@ def test_the_page_is_an_entry_of_airflows_navigation_and_runs_and_tasks_have_a_t
     assert engine.api.call("GET", "/plugins/importErrors")["total_entries"] == 0
 
 
+def test_a_file_is_checked_beside_the_api_server(engine: Any) -> None:
+    ask = Asking(engine.place, bearer(engine, "user"))
+    query = urlencode(
+        {"kind": "contact", "domain": "DEMO", "template": "contacts", "file_name": "c.csv", "first": 5}
+    )
+    status, _, body = ask(
+        "POST", f"/api/v1/checks?{query}", CONTACTS.replace("DESK", "CHECK"), Content_Type="text/csv"
+    )
+    assert status == 200, body
+    told = json.loads(body)
+    assert told["counts"] == {"created": 1, "rejected": 1}
+    assert told["records"][1]["reasons"][0]["rule"] == "required"
+    (judge,) = (p for p in engine.processes() if "rowledger.judge" in p.cmdline())
+    assert not any(name.startswith("AIRFLOW__") for name in judge.environ())
+
+
 def test_the_api_server_does_not_load_what_judges(engine: Any) -> None:
     """Great Expectations is loaded nowhere without pandas."""
     Asking(engine.place, bearer(engine, "user"))("GET", "/")

@@ -64,8 +64,12 @@ def test_no_route_has_a_body_that_is_read_before_access_is_decided(app: FastAPI)
     assert declared == []
 
 
-@pytest.mark.parametrize("role", [None, "expired", "garbage", "", "viewer"])
-def test_a_body_is_not_read_before_access_is_decided(app: FastAPI, role: str | None) -> None:
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [(path, role) for path in ("/api/v1/batches", "/api/v1/checks", "/new/check") for role in (None, "expired", "garbage", "", "viewer")]
+    + [("/api/v1/batches/1/mended", role) for role in (None, "viewer", "clerk", "auditor")],
+)  # fmt: skip
+def test_a_body_is_not_read_before_access_is_decided(app: FastAPI, path: str, role: str | None) -> None:
     import anyio
 
     sent: list[dict[str, Any]] = []
@@ -84,7 +88,7 @@ def test_a_body_is_not_read_before_access_is_decided(app: FastAPI, role: str | N
     if role is not None:
         headers.append((b"authorization", f"Bearer {role}".encode()))
     scope = {
-        "type": "http", "method": "POST", "path": "/api/v1/batches", "raw_path": b"/api/v1/batches", "root_path": "",
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "root_path": "",
         "query_string": b"kind=contact&domain=DEMO&template=contacts&file_name=x.csv", "headers": headers,
         "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("test", 1), "app": app,
     }  # fmt: skip

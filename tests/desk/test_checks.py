@@ -196,9 +196,10 @@ def test_what_killed_servers_have_left_of_checks_is_removed(check: Post, setting
     assert (old.exists(), young.exists()) == (False, True)
 
 
-def test_a_check_that_nobody_waits_for_any_more_is_stopped(app: Any) -> None:
+def test_a_check_that_nobody_waits_for_any_more_is_stopped(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import anyio
 
+    monkeypatch.setattr(checks, "GRACE_SECONDS", 0.0)
     stopped: list[bool] = []
 
     class Waiting(Failing):

@@ -278,6 +278,11 @@ GUARDS = (
         ("sql/migrations/0016_brief.sql", "CREATE TRIGGER import_batch_keep_brief AFTER INSERT OR UPDATE ON import_batch_origin\n    FOR EACH ROW EXECUTE FUNCTION import_batch_keep_brief();", ""),
     ),
     Guard(
+        "a mended record is sent once",
+        "desk/test_mend.py::test_a_record_is_sent_once_unless_what_became_of_it_came_to_nothing",
+        ("mending.py", "        _check(cursor, batch, numbers)\n", "        pass\n"),
+    ),
+    Guard(
         "a refusal has reasons",
         f"{_LEDGER}::test_a_reject_without_a_reason_is_refused",
         ("sql/migrations/0008_reasons.sql", "    outcome NOT IN ('rejected', 'ignored', 'parked') OR coalesce(jsonb_array_length(reasons), 0) > 0) NOT VALID;", "    true);"),

@@ -25,6 +25,7 @@ from rowledger.judges import Case, Judgement
 
 SECONDS = 60.0  # of a few records
 FILE_SECONDS = 300.0  # of a whole file
+GRACE_SECONDS = 5.0  # for what is done in a moment: a judge that is stopped has to be started anew
 ORPHAN_SECONDS = 2 * 3600  # longer than a file can arrive and be judged: its process is dead
 ASKING = 16  # requests that wait for a judge
 PREFIX = "check-"
@@ -69,6 +70,7 @@ async def judged(request: Request, desk: Desk, case: Case, seconds: float) -> Ju
 async def _watch(request: Request, stop: threading.Event) -> None:
     while not await request.is_disconnected():
         await asyncio.sleep(1)
+    await asyncio.sleep(GRACE_SECONDS)
     stop.set()
 
 

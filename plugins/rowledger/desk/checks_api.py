@@ -109,7 +109,7 @@ async def checked(request: Request, desk: Desk, query: Asking) -> Checked:
         case = Case(
             url, str(folder), str(upload.path), choices.template.name, choices.template.source,
             await run_sync(desk.suites.suite_hash, choices.template), choices.domain, user_of(request).name,
-            choices.origins, choices.subscriptions, query.first, query.part,
+            choices.origins, choices.subscriptions, first=query.first, part=query.part,
         )  # fmt: skip
         seconds = checks.SECONDS if query.part else checks.FILE_SECONDS
         return Checked(await checks.judged(request, desk, case, seconds), upload.bytes, before)

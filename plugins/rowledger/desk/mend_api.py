@@ -139,4 +139,5 @@ def _case(
     return Case(
         connection.url, str(folder), str(path), template.name, template.source, batch.suite_hash, batch.domain, by,
         tuple(about["origins"]), tuple(about["subscriptions"]), first=len(records),
+        cells=False,
     )  # fmt: skip

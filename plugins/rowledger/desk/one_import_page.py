@@ -78,6 +78,7 @@ def errors(request: Request, batch: ReadBatch, connection: ConnectionDep) -> Res
         request, "tab_errors.html", batch=batch, reasons=found, share=batch_view.share,
         most=max((reason["records"] for reason in found), default=0), looked_at=batch_view.LOOKED_AT,
         personal=has(request, Right.PERSONAL, batch.kind),
+        may_mend=batch.status.terminal and all(has(request, r, batch.kind) for r in (Right.PERSONAL, Right.WRITE)),
     )  # fmt: skip
 
 

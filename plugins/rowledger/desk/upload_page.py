@@ -80,6 +80,8 @@ def _shown(record: dict[str, Any], columns: list[dict[str, Any]]) -> dict[str, A
     reasons, warnings = record["reasons"] or [], record["warnings"] or []
     values, names = record.get("values") or {}, [column["name"] for column in columns]
     texts = record.get("cells") or []
+    if len(texts) == 1 < len(columns) and any(reason["rule"] == "bad_quoting" for reason in reasons):
+        return record | {"cells": [], "more": [], "text": texts[0], "rest": [*reasons, *warnings]}
     cells = [
         Cell(
             text,
@@ -90,7 +92,7 @@ def _shown(record: dict[str, Any], columns: list[dict[str, Any]]) -> dict[str, A
         for text, column in zip(texts, columns, strict=False)
     ]
     rest = [one for one in (*reasons, *warnings) if one["column"] not in names or not texts]
-    return record | {"cells": cells, "more": texts[len(columns) :], "rest": rest}
+    return record | {"cells": cells, "more": texts[len(columns) :], "text": None, "rest": rest}
 
 
 def _read(value: Any, text: str) -> str | None:

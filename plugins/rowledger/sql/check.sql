@@ -230,6 +230,12 @@ SELECT 'batch ' || seqno
 FROM import_batch_roll_back JOIN import_batch USING (seqno)
 WHERE status NOT IN ('executed', 'cancelled')
 
+-- name: mended_by_a_child
+-- A record was mended as a record of a batch that names the first one.
+SELECT 'batch ' || child_seqno || ' record ' || child_record_no
+FROM mended_record AS mended JOIN import_batch AS child ON child.seqno = child_seqno
+WHERE child.parent_seqno IS DISTINCT FROM mended.seqno OR child_record_no > child.records_in_file
+
 -- name: withdrawn_as_rolled_back
 -- What a record entered in a history is withdrawn if, and only if, a roll back has restored its target.
 SELECT 'batch ' || seqno || ' record ' || record_no

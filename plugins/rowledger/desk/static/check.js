@@ -2,23 +2,28 @@
 "use strict";
 
 (() => {
-  const form = $("#upload"), place = $("#checked"), button = $("#check-only");
+  const form = $("#upload"), place = $("#checked"), said = $("#check-said"), button = $("#check-only");
   if (!form || !place) return;
   const FIRST = 20, HASHED_BYTES = 64e6;
-  let file = null, asked = null;
+  let file = null, asked = null, soon = null;
 
   form.addEventListener("chosen", (event) => {
     file = event.detail;
     button.disabled = !file;
     look(false);
   });
-  form.addEventListener("change", (event) => { if (event.target.id !== "file") look(false); });
+  form.addEventListener("change", (event) => {  // what follows from kind, domain and template comes from the server first
+    clearTimeout(soon);
+    if (event.target.id !== "file" && !event.target.closest(".fields")) soon = setTimeout(() => look(false), 300);
+  });
   document.addEventListener("htmx:afterSwap", (event) => { if (event.detail.target.id === "choices") look(false); });
   button.addEventListener("click", () => look(true));
 
   async function look(whole) {
     asked?.abort();
-    if (!file || !form.elements.template?.value) return place.replaceChildren();
+    place.replaceChildren();
+    said.textContent = "";
+    if (!file || !form.elements.template?.value) return;
     const asking = asked = new AbortController();
     waiting(whole);
     const part = !whole && file.size > Number(form.dataset.part);
@@ -32,8 +37,11 @@
     try {
       const answer = await fetch(`${ROOT}/new/check?${query}`, { method: "POST", headers, body, signal: asking.signal });
       const text = await answer.text();
-      if (answer.ok) place.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
-      else tell((await problemOf(answer.status, text)).detail);
+      if (asking !== asked) return;
+      if (answer.ok) {
+        place.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
+        said.textContent = "The check is done; nothing was imported yet.";
+      } else tell((await problemOf(answer.status, text)).detail);
     } catch (error) {
       if (asking === asked) tell(error.name === "AbortError" ? "The check was stopped." : "The server does not answer. Try again in a moment.");
     }
@@ -49,15 +57,14 @@
   }
 
   function waiting(whole) {
-    const line = document.createElement("p"), stop = document.createElement("button");
-    line.className = "note";
-    line.textContent = `${whole ? "The whole file is being checked" : "The first records are being read"} … the first check takes some seconds. `;
+    said.textContent = `${whole ? "The whole file is being checked" : "The first records are being read"} … the first check takes some seconds.`;
+    if (!whole) return;
+    const stop = document.createElement("button");
     stop.type = "button";
     stop.className = "button small";
     stop.textContent = "Stop the check";
     stop.addEventListener("click", () => asked.abort());
-    if (whole) line.append(stop);
-    place.replaceChildren(line);
+    place.replaceChildren(stop);
   }
 
   function tell(sentence) {
@@ -65,5 +72,6 @@
     line.className = "note warning";
     line.textContent = sentence;
     place.replaceChildren(line);
+    said.textContent = "";
   }
 })();

@@ -114,7 +114,7 @@
     if (answer.error_message && whole) say(`The import would fail: ${answer.error_message}`, "error");
     else $("#notice").replaceChildren();
     update();
-    $("[aria-invalid]", form())?.focus();
+    ticked().map((record) => $("[aria-invalid]", record)).find(Boolean)?.focus();
   }
 
   function show(record, one) {
