@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import FrameLocator, Page, expect
+from browsing import desk, shown
+from playwright.sync_api import Page, expect
 
 CONTACTS = (
     "Customer number,Email,Last name,Country\nFRAME1,frame1@example.com,A,DE\nFRAME2,frame2@example.com,,DE\n"
@@ -18,18 +19,13 @@ def page(sign_in: Callable[..., Page]) -> Page:
     return sign_in("user")
 
 
-def frame_of(page: Page) -> FrameLocator:
-    return page.frame_locator("iframe[title=Imports]")
-
-
 def test_somebody_uploads_a_file_in_the_frame_and_sees_what_became_of_it(engine: Any, page: Page) -> None:
     faults: list[str] = []
     page.on("console", lambda m: faults.append(m.text) if "Content Security Policy" in m.text else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(f"{engine.place.url}/plugin/imports")
-    frame = frame_of(page)
+    frame = desk(page, engine)
     frame.get_by_role("link", name="New import").first.click()
-    expect(frame.get_by_role("heading", level=1)).to_have_text("New import")
+    shown(frame, "New import")
     frame.get_by_label("Kind").select_option("contact")
     file = {"name": "frame.csv", "mimeType": "text/csv", "buffer": CONTACTS.encode()}
     frame.locator("#file").set_input_files(file)
@@ -48,21 +44,20 @@ def test_somebody_uploads_a_file_in_the_frame_and_sees_what_became_of_it(engine:
 
 
 def test_the_frame_is_light_or_dark_as_airflow_is(engine: Any, page: Page) -> None:
-    page.goto(f"{engine.place.url}/plugin/imports")
-    root = frame_of(page).locator("html")
-    expect(root).not_to_have_class("dark")
+    root = desk(page, engine).locator("html")
+    expect(root).to_have_css("color-scheme", "light")
     page.evaluate("localStorage.setItem('theme', 'dark')")
-    expect(root).to_have_class("dark")  # without a reload
+    expect(root).to_have_css("color-scheme", "dark")  # without a reload
     page.reload()
-    expect(frame_of(page).locator("html")).to_have_class("dark")
+    expect(root).to_have_css("color-scheme", "dark")
 
 
 def test_asking_first_works_where_alerts_do_not(engine: Any, page: Page) -> None:
     engine.api.call("PATCH", "/dags/contact_import", {"is_paused": True})
     try:
         seqno = engine.submit("Email,Last name\nasked@example.com,A\n")
-        page.goto(f"{engine.place.url}/plugin/imports/imports/batches/{seqno}")
-        frame = frame_of(page)
+        frame = desk(page, engine, f"batches/{seqno}")
+        shown(frame, f"#{seqno} ")
         frame.get_by_role("button", name="Cancel", exact=True).click()
         frame.get_by_role("button", name="Leave it as it is").click()
         frame.get_by_role("button", name="Pause").click()

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from browsing import desk, shown
 from engine import Engine, Run
 from playwright.sync_api import Error, FrameLocator, Page, expect
 
@@ -33,22 +34,16 @@ DIRTY = (
 NAV = ["Imports", "New import", "Contracts", "Contacts", "Templates", "Set-up"]
 
 
-def desk(page: Page, engine: Engine, path: str = "") -> FrameLocator:
-    """A page of the desk, in the frame of Airflow's page."""
-    page.goto(f"{engine.place.url}/plugin/imports{f'/imports/{path}' if path else ''}")
-    return page.frame_locator("iframe[title=Imports]")
-
-
 def upload(frame: FrameLocator, kind: str, template: str, name: str, content: str) -> int:
     """Uploads a file by the page New import; returns the number of the batch on whose page that ends."""
     frame.get_by_role("link", name="New import").first.click()
-    expect(frame.get_by_role("heading", level=1)).to_have_text("New import")
+    shown(frame, "New import")
     frame.get_by_label("Kind").select_option(kind)
     expect(frame.get_by_label("Template").locator(f"option[value={template}]")).to_have_count(1)
     frame.get_by_label("Template").select_option(template)
     frame.locator("#file").set_input_files({"name": name, "mimeType": "text/csv", "buffer": content.encode()})
     frame.get_by_role("button", name="Upload").click()
-    expect(frame.get_by_role("heading", level=1)).to_contain_text(name)
+    shown(frame, name)
     return int(str(frame.get_by_role("heading", level=1).text_content()).split()[0].removeprefix("#"))
 
 
@@ -144,6 +139,7 @@ def test_a_dirty_file_is_mended_in_the_page_and_the_contact_knows_both_imports(
         expect(frame.get_by_role("tabpanel")).to_contain_text(sentence)
 
     frame.get_by_role("link", name="Mend here").click()
+    shown(frame, "Mend the rejected records")
     frame.get_by_label("Last name, record 2").fill("Field")
     frame.get_by_label("Country, record 3").fill("YY")
     frame.get_by_role("button", name="Check").click()
@@ -156,6 +152,7 @@ def test_a_dirty_file_is_mended_in_the_page_and_the_contact_knows_both_imports(
     frame.get_by_role("link", name="Open import").click()
     expect(frame.locator(".facts")).to_contain_text("2 mended records of")
     expect(frame.locator(".facts").get_by_role("link", name=f"#{seqno}")).to_be_visible()
+    shown(frame, "#")
     child = int(str(frame.get_by_role("heading", level=1).text_content()).split()[0].removeprefix("#"))
     run_now(frame, engine, child)
     expect(frame.locator("#head .legend")).to_contain_text("1 updated")
@@ -167,9 +164,9 @@ def test_a_dirty_file_is_mended_in_the_page_and_the_contact_knows_both_imports(
     expect(frame.get_by_role("heading", level=1)).to_contain_text("Smith")
     imports = frame.locator("table.ledger tbody")
     for number, outcome in ((seqno, "created"), (child, "updated")):
-        expect(imports.locator("tr", has=frame.get_by_role("link", name=f"#{number}"))).to_contain_text(
-            outcome
-        )
+        expect(
+            imports.locator("tr", has=frame.get_by_role("link", name=f"#{number}", exact=True))
+        ).to_contain_text(outcome)
 
 
 def test_each_role_sees_what_it_may_and_is_told_what_it_may_not(engine: Engine, sign_in: SignIn) -> None:

@@ -5,7 +5,6 @@
     let chosen = null;
     try { chosen = localStorage.getItem("theme"); } catch { /* not allowed: as the system is */ }
     const isDark = chosen === "dark" || (chosen !== "light" && dark.matches);
-    document.documentElement.classList.toggle("dark", isDark);
     document.documentElement.style.colorScheme = isDark ? "dark" : "light";
   };
   follow();
