@@ -273,12 +273,6 @@ FROM ((TABLE import_batch_brief EXCEPT TABLE import_batch_in_brief)
       UNION ALL
       (TABLE import_batch_in_brief EXCEPT TABLE import_batch_brief)) AS told
 
--- name: mended_by_a_child
--- A record was mended as a record of a batch that names the first one.
-SELECT 'batch ' || child_seqno || ' record ' || child_record_no
-FROM mended_record AS mended JOIN import_batch AS child ON child.seqno = child_seqno
-WHERE child.parent_seqno IS DISTINCT FROM mended.seqno OR child_record_no > child.records_in_file
-
 -- name: kept_numbers_are_true
 -- The records whose numbers are kept for a reason or a rare outcome of a batch are those that have it.
 SELECT DISTINCT 'batch ' || seqno
