@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,13 @@ def register(
     event: str = "reprocessed",
     seqno: int | None = None,
     key: RequestKey | None = None,
+    within: Callable[[Cursor, int], None] | None = None,
 ) -> int:
     """Make a waiting batch of an upload; returns its seqno. Raises UnknownCode, DuplicateUpload or KeyReused.
 
     ``parent_seqno`` is the batch whose records are taken once more, which is an ``event`` of that batch. A ``seqno`` is
-    chosen by dry runs only. An upload with a ``key`` that was sent before is the batch that it became then.
+    chosen by dry runs only. An upload with a ``key`` that was sent before is the batch that it became then. What is
+    written ``within`` is written with the batch or not at all.
     """
     with transaction(connection) as cursor:
         sent = key and _sent_before(cursor, key)
@@ -99,6 +101,8 @@ def register(
         note(cursor, seqno, "uploaded", by, upload.file_name)
         if parent_seqno:
             note(cursor, parent_seqno, event, by, f"as import batch {seqno}, template {template.name}")
+        if within:
+            within(cursor, seqno)
         return seqno
 
 

@@ -31,6 +31,7 @@ class Settings:
     batches_per_run: int = 500
     max_attempts: int = 5
     max_upload_bytes: int = 2_000_000_000
+    feeds: Path = Path("include/feeds")
 
     @property
     def uploads(self) -> Path:
@@ -46,6 +47,7 @@ def from_environment() -> Settings:
     return Settings(
         home=Path(os.environ.get("ROWLEDGER_HOME", ".rowledger")).absolute(),
         templates=Path(os.environ.get("ROWLEDGER_TEMPLATES", "include/templates")).absolute(),
+        feeds=Path(os.environ.get("ROWLEDGER_FEEDS", Settings.feeds)).absolute(),
         database_url=os.environ.get("ROWLEDGER_DATABASE_URL") or None,
         validate_chunk=_positive("ROWLEDGER_VALIDATE_CHUNK", Settings.validate_chunk),
         load_chunk=_positive("ROWLEDGER_LOAD_CHUNK", Settings.load_chunk),
