@@ -277,9 +277,18 @@ def killed(house: House, patch: Callable[[], None]) -> None:
             code = 0
         finally:
             os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED, (
-        "it was not killed where it should be"
-    )
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended == KILLED, "it was not killed where it should be"
+    while _at_the_server(house.connection, child):  # which notices soon
+        time.sleep(0.05)
+
+
+def _at_the_server(connection: Connection, process: int) -> bool:
+    with transaction(connection) as cursor:
+        program = {"program": f"rowledger {process}"}
+        return bool(
+            rows(cursor, "SELECT FROM pg_stat_activity WHERE application_name = %(program)s", program)
+        )
 
 
 def die(*_: Any, **__: Any) -> None:

@@ -33,7 +33,7 @@ CONTACTS = FEED.replace("contract_status", "contact").replace("result_codes", "c
 
 def read(tmp_path: Path, text: str) -> feeds.Feed:
     (tmp_path / "partner.yml").write_text(text, encoding="utf-8")
-    return feeds.read_feed(tmp_path / "partner.yml", TEMPLATES, loading.kinds())
+    return feeds.read_feed(tmp_path / "partner.yml", loading.kinds(), TEMPLATES)
 
 
 def wrong(tmp_path: Path, text: str) -> str:
@@ -43,7 +43,7 @@ def wrong(tmp_path: Path, text: str) -> str:
 
 
 def test_every_feed_of_the_repository_is_right() -> None:
-    good, errors = feeds.read_feeds(ROOT / "include" / "feeds", TEMPLATES, loading.kinds())
+    good, errors = feeds.read_feeds(ROOT / "include" / "feeds", loading.kinds(), TEMPLATES)
     assert errors == []
     assert good
     assert feeds.read_domains(ROOT / "include" / "feeds") == {}
@@ -97,7 +97,7 @@ def test_one_wrong_feed_harms_no_other_and_the_most_urgent_comes_first(tmp_path:
     for name, text in {"a": FEED, "b": FEED + "priority: 2\n", "c": FEED + "then: burn\n"}.items():
         (tmp_path / f"{name}.yml").write_text(text, encoding="utf-8")
     (tmp_path / "domains.yml").write_text("domains: {DEMO: {mail: [ops@example.com]}}\n", encoding="utf-8")
-    good, errors = feeds.read_feeds(tmp_path, TEMPLATES, loading.kinds())
+    good, errors = feeds.read_feeds(tmp_path, loading.kinds(), TEMPLATES)
     assert [feed.name for feed in good] == ["b", "a"]
     assert [str(error) for error in errors] == [
         wrong(tmp_path, FEED + "then: burn\n").replace("partner.yml", f"{tmp_path}/c.yml")
@@ -106,7 +106,7 @@ def test_one_wrong_feed_harms_no_other_and_the_most_urgent_comes_first(tmp_path:
 
 
 def test_without_a_folder_there_are_no_feeds(tmp_path: Path) -> None:
-    assert feeds.read_feeds(tmp_path / "none", TEMPLATES, loading.kinds()) == ([], [])
+    assert feeds.read_feeds(tmp_path / "none", loading.kinds()) == ([], [])
     assert feeds.read_domains(tmp_path / "none") == {}
 
 

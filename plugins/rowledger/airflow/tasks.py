@@ -24,6 +24,7 @@ from airflow.sdk.exceptions import (
 
 from rowledger import batches, db, parked, pipeline, roll_back, timers
 from rowledger import replay as replays
+from rowledger.airflow import feeds
 from rowledger.airflow.connection import CONNECTION_ID, connection_string
 from rowledger.db import Connection
 from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
@@ -39,7 +40,7 @@ Step = Callable[[pipeline.Worker, int], Batch]
 
 
 def sense(kind: str) -> list[int]:
-    """Reserve the batches this run will work off, the oldest first.
+    """Take the new files of the kind's feeds, and reserve the batches this run will work off, the oldest first.
 
     The task ends skipped, and with it all that follows, when there are none and nothing is to be settled or replayed.
     """
@@ -47,6 +48,7 @@ def sense(kind: str) -> list[int]:
     with _task_states(), _worker() as worker:
         settings = worker.settings
         limit, lease = settings.batches_per_run, settings.lease_seconds
+        feeds.look(worker, kind)
         seqnos = batches.reserve(worker.connection, kind, run_id, limit, lease)
         idle = (
             not seqnos

@@ -55,7 +55,7 @@ def list_feeds(
 
 
 def _read(settings: Settings, name: str | None) -> tuple[list[Feed], list[RowledgerError]]:
-    good, wrong = feeds.read_feeds(settings.feeds, settings.templates, loading.kinds())
+    good, wrong = feeds.read_feeds(settings.feeds, loading.kinds(), settings.templates)
     errors: list[RowledgerError] = [*wrong]
     try:
         feeds.read_domains(settings.feeds)

@@ -7,7 +7,7 @@ file that is wrong, which names file and line, what is wrong and what would be r
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rowledger import templates, yaml_in
 from rowledger.errors import FeedError, TemplateError, UnknownCode
+from rowledger.feeds.model import Fault
 from rowledger.feeds.model import Feed as Feed
 from rowledger.feeds.model import Tell as Tell
 from rowledger.model import Kind
+from rowledger.templates import ImportTemplate
 
 DOMAINS = "domains"  # the file that says who is told in which domain
 MAX_FEED_BYTES = 64 * 1024
@@ -27,35 +29,37 @@ _Said = TypeVar("_Said", bound=BaseModel)
 
 
 def read_feeds(
-    folder: Path, template_folder: Path, kinds: Mapping[str, Kind]
+    folder: Path, kinds: Mapping[str, Kind], template_folder: Path | None = None
 ) -> tuple[list[Feed], list[FeedError]]:
-    """All feeds of a folder, the most urgent first, and an error for each that is wrong. No folder, no feeds."""
+    """All feeds of a folder, the most urgent first, and an error for each that is wrong. No folder, no feeds.
+
+    With a folder of templates they are checked against these as well, which costs more than to read them.
+    """
     feeds, errors = [], []
     for path in sorted(folder.glob("*.yml")):
         if path.stem == DOMAINS:
             continue
         try:
-            feeds.append(read_feed(path, template_folder, kinds))
+            feeds.append(read_feed(path, kinds, template_folder))
         except FeedError as error:
             errors.append(error)
     return sorted(feeds, key=lambda feed: (-feed.priority, feed.name)), errors
 
 
-def read_feed(path: Path, template_folder: Path, kinds: Mapping[str, Kind]) -> Feed:
-    """Read and check one feed, with the template that it names. Raises FeedError."""
+def read_feed(path: Path, kinds: Mapping[str, Kind], template_folder: Path | None = None) -> Feed:
+    """Read and check one feed. Raises FeedError."""
     root, feed = _read(path, Feed, {"name": path.stem})
-    if feed.kind not in kinds:
-        fault = f"must be one of {', '.join(sorted(kinds))}, not {feed.kind!r}."
-        raise FeedError(yaml_in.sentence(str(path), root, ("kind",), fault))
-    for loc, fault in feed.faults:
+    for loc, fault in _faults(feed, kinds, template_folder):
         raise FeedError(yaml_in.sentence(str(path), root, loc, fault))
-    try:
-        template = templates.find_template(template_folder, feed.template, kinds)
-    except (UnknownCode, TemplateError) as error:
-        raise FeedError(yaml_in.sentence(str(path), root, ("template",), str(error))) from None
-    for key, fault in _template_faults(feed, template):
-        raise FeedError(yaml_in.sentence(str(path), root, (key,), fault))
     return feed
+
+
+def template_of(feed: Feed, template_folder: Path, kinds: Mapping[str, Kind]) -> ImportTemplate:
+    """The template of a feed. Raises UnknownCode, TemplateError or FeedError."""
+    template = templates.find_template(template_folder, feed.template, kinds)
+    for loc, fault in _template_faults(feed, template):
+        raise FeedError(f"{loc[0]} {fault}")
+    return template
 
 
 def read_domains(folder: Path) -> dict[str, Tell]:
@@ -73,26 +77,33 @@ class _Domains(BaseModel):
     domains: dict[str, Tell]
 
 
-def _template_faults(feed: Feed, template: templates.ImportTemplate) -> list[tuple[str, str]]:
+def _faults(feed: Feed, kinds: Mapping[str, Kind], template_folder: Path | None) -> Iterator[Fault]:
+    if feed.kind not in kinds:
+        yield ("kind",), f"must be one of {', '.join(sorted(kinds))}, not {feed.kind!r}."
+    yield from feed.faults
+    if template_folder:
+        try:
+            yield from _template_faults(feed, templates.find_template(template_folder, feed.template, kinds))
+        except (UnknownCode, TemplateError) as error:
+            yield ("template",), str(error)
+
+
+def _template_faults(feed: Feed, template: ImportTemplate) -> Iterator[Fault]:
     """What of a feed its template does not allow."""
     if template.kind != feed.kind:
-        return [("template", f"{feed.template!r} is for {template.kind}, not for {feed.kind}.")]
-    faults = []
+        yield ("template",), f"{feed.template!r} is for {template.kind}, not for {feed.kind}."
     if template.domains and feed.domain not in template.domains:
         those = ", ".join(template.domains)
-        faults.append(("domain", f"{feed.domain!r} is not one that the template is for; it is for {those}."))
+        yield ("domain",), f"{feed.domain!r} is not one that the template is for; it is for {those}."
     given: tuple[tuple[str, Collection[str], Collection[str] | None], ...] = (
         ("origins", feed.origins, template.origins),
         ("subscriptions", feed.subscriptions, template.subscriptions),
     )
     for key, codes, allowed in given:
-        wrong = [] if allowed is None else [code for code in codes if code not in allowed]
-        if wrong:
-            those = ", ".join(allowed or ()) or "none"
-            faults.append(
-                (key, f"{wrong[0]!r} cannot be chosen with the template; those that can are: {those}.")
-            )
-    return faults
+        for code in codes if allowed is not None else ():
+            if code not in (allowed or ()):
+                those = ", ".join(allowed or ()) or "none"
+                yield (key,), f"{code!r} cannot be chosen with the template; those that can are: {those}."
 
 
 def _read(path: Path, model: type[_Said], ours: Mapping[str, Any]) -> tuple[yaml.Node, _Said]:

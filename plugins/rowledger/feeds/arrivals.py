@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rowledger import batches, loading, templates
+from rowledger import batches, feeds, loading
 from rowledger.db import Connection, queries, row, rows, transaction
 from rowledger.errors import (
     DuplicateUpload,
@@ -64,13 +64,13 @@ class Looker:
     max_bytes: int
 
 
-def look(looker: Looker, feeds: Sequence[Feed]) -> list[Look]:
+def look(looker: Looker, chosen: Sequence[Feed]) -> list[Look]:
     """Look at feeds, in this order, and once more at those whose newest files may settle within seconds.
 
     A feed that somebody else looks at just now is left out; one that is in trouble keeps no other from being looked at.
     Raises TryAgain when the database is away.
     """
-    looks = [one for feed in feeds if (one := _look(looker, feed))]
+    looks = [one for feed in chosen if (one := _look(looker, feed))]
     unsettled = [one for one in looks if one.unsettled and _settles_soon(one.feed)]
     if unsettled:
         time.sleep(max(duration(one.feed.settled_after).total_seconds() for one in unsettled))
@@ -123,8 +123,7 @@ def _alone(connection: Connection, feed: Feed) -> Iterator[bool]:
 
 def _take_all(looker: Looker, done: Look) -> None:
     feed = done.feed
-    template, place = looker.find(feed), looker.place_of(feed)
-    batches.check_choices(looker.connection, template, feed.domain, feed.origins, feed.subscriptions)
+    place = looker.place_of(feed)
     listing = place.files(feed.pattern)
     for sentence in listing.oddities:
         done.leave(sentence)
@@ -135,11 +134,21 @@ def _take_all(looker: Looker, done: Look) -> None:
         log.info("Feed %s: %s new files, the oldest %s now", feed.name, f"{len(new):,}", FILES_PER_LOOK)
     settled = _settled(looker, feed, new[:FILES_PER_LOOK])
     done.unsettled = min(len(new), FILES_PER_LOOK) - len(settled)
+    if not settled:  # nothing to read a template for
+        return
+    template = _template(looker, feed)
     for found in settled:
         try:
             _take(looker, done, template, place, found)
         except (FileChanged, PlaceTrouble) as error:  # of this file; the next one may be well
             done.leave(str(error))
+
+
+def _template(looker: Looker, feed: Feed) -> ImportTemplate:
+    """The template of a feed, if all that it chooses can be chosen. Raises SetupError."""
+    template = looker.find(feed)
+    batches.check_choices(looker.connection, template, feed.domain, feed.origins, feed.subscriptions)
+    return template
 
 
 def _tell_taken_before(looker: Looker, done: Look, files: list[Found]) -> None:
@@ -257,7 +266,7 @@ def local(connection: Connection, settings: Settings) -> Looker:
     """A looker at the folders of this machine."""
 
     def find(feed: Feed) -> ImportTemplate:
-        return templates.find_template(settings.templates, feed.template, loading.kinds())
+        return feeds.template_of(feed, settings.templates, loading.kinds())
 
     def place_of(feed: Feed) -> Place:
         if feed.remote:
@@ -272,8 +281,7 @@ def local(connection: Connection, settings: Settings) -> Looker:
 def check(looker: Looker, feed: Feed) -> str | None:
     """What keeps a feed from being taken, in a sentence; None if it is well. Raises TryAgain."""
     try:
-        template = looker.find(feed)
-        batches.check_choices(looker.connection, template, feed.domain, feed.origins, feed.subscriptions)
+        _template(looker, feed)
         looker.place_of(feed).files(feed.pattern)
     except (PlaceTrouble, SetupError) as error:
         return str(error)

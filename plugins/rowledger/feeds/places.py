@@ -134,7 +134,7 @@ class Folder:
                 after = os.fstat(descriptor)
             self._check(found, after)
             if (before.st_ctime_ns, before.st_size) != (after.st_ctime_ns, after.st_size):
-                raise _changed(found)
+                raise changed(found)
             self._check(found, os.stat(found.name, dir_fd=folder, follow_symlinks=False))
 
     def move(self, found: Found, folder: str, number: int) -> str:
@@ -164,7 +164,7 @@ class Folder:
         if _identity(moved) != found.identity:
             back = found.name if not _exists(found.name, here) else numbered(found.name, number)
             os.rename(target, back, src_dir_fd=there, dst_dir_fd=here)
-            raise _changed(found)
+            raise changed(found)
         return target
 
     @staticmethod
@@ -184,7 +184,7 @@ class Folder:
     @staticmethod
     def _check(found: Found, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode) or _identity(status) != found.identity:
-            raise _changed(found)
+            raise changed(found)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -220,5 +220,6 @@ def _exists(name: str, folder: int) -> bool:
     return True
 
 
-def _changed(found: Found) -> FileChanged:
+def changed(found: Found) -> FileChanged:
+    """What is raised about a file that is not the one any more that was seen."""
     return FileChanged(f'"{found.shown}" was changed while it was being taken; it waits for the next look.')
