@@ -45,7 +45,7 @@ def sense(kind: str) -> list[int]:
     The task ends skipped, and with it all that follows, when there are none and nothing is to be settled or replayed.
     """
     run_id = get_current_context()["run_id"]
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         settings = worker.settings
         limit, lease = settings.batches_per_run, settings.lease_seconds
         feeds.look(worker, kind)
@@ -63,7 +63,7 @@ def sense(kind: str) -> list[int]:
 
 def replay(kind: str) -> None:
     """Apply the parked records whose code or contract exists by now; the task ends skipped when there are none."""
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         done = replays.replay(worker, kind)
         for seqno, outcomes in done.items():
             label = batches.get(worker.connection, seqno).label
@@ -76,7 +76,7 @@ def replay(kind: str) -> None:
 
 def settle(kind: str) -> None:
     """Complete what ended before its close, and roll back what was asked for; the task ends skipped when there is none."""
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         incomplete, asked = _unsettled(worker, kind)
         for seqno in incomplete:
             pipeline.complete_raw(worker, seqno)
@@ -124,7 +124,7 @@ def close(seqno: int) -> None:
 
 def give() -> None:
     """Give every contract the statuses that are due; the log says last what was given."""
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         for line in given_table(timers.give(worker.connection)):
             log.info(line)
 
@@ -140,7 +140,7 @@ def _step(step: Step, seqno: int) -> None:
     """Do one step of one batch under its label; whatever happens, the log says last how the batch stands."""
     _quieten()
     get_current_context()[LABEL] = f"#{seqno}"  # type: ignore[literal-required]  # a context takes any key
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         batch = batches.get(worker.connection, seqno)
         get_current_context()[LABEL] = batch.label  # type: ignore[literal-required]
         try:
@@ -178,7 +178,7 @@ def _boxes(batch: Batch) -> list[tuple[str, bool]]:
 
 
 @contextmanager
-def _task_states() -> Iterator[None]:
+def task_states() -> Iterator[None]:
     """Say in Airflow's words who must act: red at once, tried again later, or somebody else's by now."""
     try:
         yield
@@ -193,7 +193,7 @@ def _task_states() -> Iterator[None]:
 
 
 @contextmanager
-def _worker() -> Iterator[pipeline.Worker]:
+def worker_of_task() -> Iterator[pipeline.Worker]:
     settings, context = from_environment(), get_current_context()
     run = context["dag_run"]
     who = getattr(run, "triggering_user_name", None) or "airflow"

@@ -78,3 +78,18 @@ def undecided(connection: Connection) -> list[Held]:
     """The batches that wait for a person."""
     with transaction(connection) as cursor:
         return [Held(**one) for one in rows(cursor, _SQL["undecided"])]
+
+
+def take_up(connection: Connection, lease_seconds: int, limit: int) -> list[Held]:
+    """Those of them that nobody asks about; they are the caller's to ask about while the lease lasts."""
+    asked = {"lease_seconds": lease_seconds, "limit": limit}
+    with transaction(connection) as cursor:
+        return sorted(
+            (Held(**one) for one in rows(cursor, _SQL["take_up"], asked)), key=lambda one: one.seqno
+        )
+
+
+def keep_asking(connection: Connection, seqno: int, lease_seconds: int) -> bool:
+    """Whether a batch still waits for a person; the lease of whoever asks is renewed."""
+    with transaction(connection) as cursor:
+        return row(cursor, _SQL["keep_asking"], {"seqno": seqno, "lease_seconds": lease_seconds}) is not None

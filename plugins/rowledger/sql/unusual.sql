@@ -29,10 +29,24 @@ FROM (
 INSERT INTO feed_hold (seqno, feed, why) VALUES (%(seqno)s, %(feed)s, %(why)s) ON CONFLICT DO NOTHING RETURNING seqno
 
 -- name: undecided
--- Batches that a feed has put before a person, and nobody has resumed or cancelled since.
-SELECT seqno, h.feed, h.why, h.held_at
-FROM feed_hold AS h JOIN import_batch AS b USING (seqno)
-WHERE b.status = 'paused' AND NOT EXISTS (
-    SELECT FROM import_batch_event AS e
-    WHERE e.seqno = h.seqno AND e.event IN ('resumed', 'cancelled') AND e.occurred_at > h.held_at)
-ORDER BY seqno
+SELECT seqno, feed, why, held_at FROM feed_undecided ORDER BY seqno
+
+-- name: take_up
+-- Those that no task asks about, or whose task has fallen silent.
+WITH free AS (
+    SELECT h.seqno
+    FROM feed_hold AS h JOIN feed_undecided USING (seqno)
+    WHERE h.asked_until IS NULL OR h.asked_until < now()
+    ORDER BY h.seqno
+    LIMIT %(limit)s
+    FOR UPDATE OF h SKIP LOCKED
+)
+UPDATE feed_hold SET asked_until = now() + make_interval(secs => %(lease_seconds)s)
+FROM free
+WHERE feed_hold.seqno = free.seqno
+RETURNING feed_hold.seqno, feed, why, held_at
+
+-- name: keep_asking
+UPDATE feed_hold SET asked_until = now() + make_interval(secs => %(lease_seconds)s)
+WHERE seqno = %(seqno)s AND seqno IN (SELECT seqno FROM feed_undecided)
+RETURNING seqno

@@ -71,3 +71,11 @@ CREATE TABLE feed_hold (
 );
 COMMENT ON TABLE feed_hold IS 'A batch that was put before a person, once. Its events say who approved or refused it.';
 COMMENT ON COLUMN feed_hold.asked_until IS 'The lease of the task that asks.';
+
+CREATE VIEW feed_undecided AS
+SELECT seqno, h.feed, h.why, h.held_at, h.asked_until
+FROM feed_hold AS h JOIN import_batch AS b USING (seqno)
+WHERE b.status = 'paused' AND NOT EXISTS (
+    SELECT FROM import_batch_event AS e
+    WHERE e.seqno = h.seqno AND e.event IN ('resumed', 'cancelled') AND e.occurred_at > h.held_at);
+COMMENT ON VIEW feed_undecided IS 'Batches that were put before a person, and that nobody has resumed or cancelled since.';
