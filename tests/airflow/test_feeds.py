@@ -10,7 +10,6 @@ import pytest
 from engine import Engine, Run, contacts
 
 from rowledger import batches, control
-from rowledger.db import rows, transaction
 from rowledger.feeds import unusual
 from rowledger.model import Batch
 
@@ -89,7 +88,6 @@ class Question:
 
     def __init__(self, engine: Engine, seqno: int) -> None:
         self.engine, self.seqno = engine, seqno
-        engine.trigger(APPROVAL)
         engine.until(self._find)
         found = self._find()
         assert found
@@ -117,48 +115,25 @@ def last_event(engine: Engine, seqno: int) -> tuple[str, str, str | None]:
     return event["event"], event["by"], event["detail"]
 
 
-def test_an_unusual_file_is_loaded_when_a_person_approves_it_in_airflow(engine: Engine, folder: Path) -> None:
-    seqno = held(engine, folder, "many.csv")
-    assert engine.batch(seqno).loaded_records == 0
-    question = Question(engine, seqno)
-    body = question.detail["body"]
+def test_an_unusual_file_waits_for_a_person_who_answers_in_airflow_or_on_the_desk(
+    engine: Engine, folder: Path
+) -> None:
+    approved, refused = (held(engine, folder, name) for name in ("many.csv", "wrong.csv"))
+    assert (engine.batch(approved).loaded_records, engine.batch(refused).loaded_records) == (0, 0)
+    engine.trigger(APPROVAL)
+    questions = {seqno: Question(engine, seqno) for seqno in (approved, refused)}
+    assert unusual.take_up(engine.connection, 60, 10) == []
+    body = questions[approved].detail["body"]
     assert "40 records, 10 are usual (more than 3 times as many)" in body
     assert "| created | 39 |" in body
     assert "@" not in body  # no value of the file
-    question.answer("Approve")
-    assert last_event(engine, seqno) == ("resumed", "admin", "approved in Airflow")
-    assert engine.work_off(seqno).state() == "success"
-    assert engine.batch(seqno).counts["created"] == 39
 
+    control.cancel(engine.connection, refused, by="anna")
+    questions[approved].answer("Approve")
+    assert last_event(engine, approved) == ("resumed", "admin", "approved in Airflow")
+    assert engine.work_off(approved).state() == "success"
+    assert engine.batch(approved).counts["created"] == 39
 
-def test_what_a_person_refuses_in_airflow_is_cancelled(engine: Engine, folder: Path) -> None:
-    seqno = held(engine, folder, "refused.csv")
-    Question(engine, seqno).answer("Reject")
-    event, by, detail = last_event(engine, seqno)
-    assert (event, by) == ("cancelled", "admin")
-    assert (detail or "").endswith("refused in Airflow")
-    assert (engine.batch(seqno).status, engine.batch(seqno).loaded_records) == ("cancelled", 0)
-
-
-def test_what_is_decided_on_the_desk_closes_the_question_in_airflow(engine: Engine, folder: Path) -> None:
-    seqno = held(engine, folder, "desk.csv")
-    question = Question(engine, seqno)
-    engine.until(lambda: question.state() == "awaiting_input")
-    with transaction(engine.connection) as cursor:
-        before = rows(cursor, "SELECT asked_until FROM feed_hold WHERE seqno = %(seqno)s", {"seqno": seqno})
-    engine.until(
-        lambda: _asked_until(engine, seqno) > before[0]["asked_until"]
-    )  # it has looked, and waits on
-    assert unusual.take_up(engine.connection, 60, 10) == []
-    control.cancel(engine.connection, seqno, by="anna")
-    engine.until(lambda: question.state() == "success")
-    closed = engine.api.call("GET", f"{question.path}/hitlDetails")
-    assert (closed["response_received"], closed["chosen_options"]) == (True, ["Reject"])
-    assert last_event(engine, seqno)[:2] == ("cancelled", "anna")
-
-
-def _asked_until(engine: Engine, seqno: int) -> Any:
-    with transaction(engine.connection) as cursor:
-        return rows(cursor, "SELECT asked_until FROM feed_hold WHERE seqno = %(seqno)s", {"seqno": seqno})[0][
-            "asked_until"
-        ]
+    engine.until(lambda: questions[refused].state() == "success")
+    assert last_event(engine, refused)[:2] == ("cancelled", "anna")
+    assert engine.batch(refused).loaded_records == 0

@@ -104,6 +104,7 @@ print(json.dumps({{
         for path in IMPORTS
     } | {
         "contract_status_timers": [False, "UTC", {"give": []}],
+        "import_notices": [False, "UTC", {"tell": []}],
         "import_approval": [False, "UTC", {"held": ["ask"], "ask": []}],
     }  # fmt: skip
 

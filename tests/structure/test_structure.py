@@ -73,6 +73,7 @@ ARROWS = {
     "feeds.stores": "errors feeds.places",
     "feeds.arrivals": "batches db errors feeds feeds.model feeds.places loading settings suites templates uploads",
     "feeds.cadence": "db feeds.model",
+    "feeds.notices": "db feeds.model",
     "feeds.unusual": "control db model staging",
     "pipeline": "batches db errors feeds.unusual lanes ledger loading model records_in reference settings staging templates validation",
     "control": "batches db errors lanes ledger model staging",

@@ -19,7 +19,7 @@ from rowledger.cli.terminal import (
     print_json,
 )
 from rowledger.errors import RowledgerError, UnknownCode
-from rowledger.feeds import Feed, arrivals, cadence
+from rowledger.feeds import Feed, arrivals, cadence, notices
 from rowledger.settings import Settings, from_environment
 
 PANEL = "Feeds"
@@ -43,14 +43,20 @@ def list_feeds(
         if look:
             _look(looker, [feed for feed in good if not feed.remote], as_json)
         faults = {feed.name: arrivals.check(looker, feed) for feed in good if not feed.remote}
-        known = arrivals.known(connection)
+        known, unsent = arrivals.known(connection), notices.unsent(connection)
     shown = [_shown(feed, known.get(feed.name, {}), faults.get(feed.name)) for feed in good]
     if as_json:
-        print_json({"feeds": shown, "errors": [str(error) for error in errors]})
+        print_json({"feeds": shown, "errors": [str(error) for error in errors], "unsent": unsent})
     else:
         _print(shown)
         for error in errors:
             complain(error)
+        for one in unsent:
+            fate = "given up" if one["given_up_at"] else f"tried {one['tries']} times"
+            out.print(
+                f"[yellow]A {one['channel']} message of {_moment(one['created_at'])} about {plain(one['scope'])} "
+                f"was not sent ({fate}): {plain(one['trouble'] or 'its sender was lost')}[/yellow]"
+            )
     raise typer.Exit(2 if errors or any(faults.values()) else 0)
 
 
