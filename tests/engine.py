@@ -209,7 +209,7 @@ def started(server: Any, folder: Path, variables: Mapping[str, str] | None = Non
         "ROWLEDGER_HOME": str(settings.home),
         "ROWLEDGER_TEMPLATES": str(settings.templates),
         "ROWLEDGER_FEEDS": str(settings.feeds),
-        "ROWLEDGER_APPROVAL_SECONDS": "5",
+        "ROWLEDGER_APPROVAL_SECONDS": "20",
         "ROWLEDGER_VALIDATE_CHUNK": str(CHUNK),
         "ROWLEDGER_LOAD_CHUNK": str(CHUNK),
         **(variables or {}),

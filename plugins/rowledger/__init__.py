@@ -13,6 +13,6 @@ The way of the data:
 ``pipeline``    is all of the above in order: validate, load, close
 
 Beside it: ``dry_run`` does the same and keeps nothing; ``parked`` records wait for a code or a contract, ``replay``
-applies them once it exists; ``roll_back`` takes back what a batch changed; ``timers`` give statuses that are due; ``reference`` keeps domains and their codes;
+applies them once it exists; ``feeds`` bring files that come by themselves, hold unusual ones and tell people; ``roll_back`` takes back what a batch changed; ``timers`` give statuses that are due; ``reference`` keeps domains and their codes;
 ``contracts`` and ``contacts`` tell what is known of one; ``infer`` proposes a template.
 """

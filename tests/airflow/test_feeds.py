@@ -14,6 +14,7 @@ from rowledger.feeds import unusual
 from rowledger.model import Batch
 
 APPROVAL = "import_approval"
+ANSWER_SECONDS = 240  # on a busy machine; the scheduler looks every 15 s whose time to wait is over
 FEED = """\
 title: Contacts of an agency
 place: drop/agency
@@ -107,7 +108,7 @@ class Question:
     def answer(self, option: str) -> None:
         self.engine.until(lambda: self.state() == "awaiting_input")
         self.engine.api.call("PATCH", f"{self.path}/hitlDetails", {"chosen_options": [option]})
-        self.engine.until(lambda: self.state() == "success")
+        self.engine.until(lambda: self.state() == "success", ANSWER_SECONDS)
 
 
 def last_event(engine: Engine, seqno: int) -> tuple[str, str, str | None]:
@@ -131,9 +132,23 @@ def test_an_unusual_file_waits_for_a_person_who_answers_in_airflow_or_on_the_des
     control.cancel(engine.connection, refused, by="anna")
     questions[approved].answer("Approve")
     assert last_event(engine, approved) == ("resumed", "admin", "approved in Airflow")
-    assert engine.work_off(approved).state() == "success"
+    run = engine.work_off(approved)
+    assert run.state() == "success"
     assert engine.batch(approved).counts["created"] == 39
+    (event,) = events_of_assets(engine, run)
+    assert event["extra"] == {
+        "seqno": approved, "kind": "contact", "domain": "DEMO", "template": "contacts", "records": 40,
+        "counts": {"created": 39, "rejected": 1},
+    }  # fmt: skip
+    run.clear("close")  # finds nothing to do
+    run.wait()
+    assert events_of_assets(engine, run) == [event]
 
-    engine.until(lambda: questions[refused].state() == "success")
+    engine.until(lambda: questions[refused].state() == "success", ANSWER_SECONDS)
     assert last_event(engine, refused)[:2] == ("cancelled", "anna")
     assert engine.batch(refused).loaded_records == 0
+
+
+def events_of_assets(engine: Engine, run: Run) -> list[dict[str, Any]]:
+    found = engine.api.call("GET", "/assets/events?limit=100")["asset_events"]
+    return [one for one in found if (one["source_dag_id"], one["source_run_id"]) == (run.dag, run.run_id)]

@@ -15,7 +15,7 @@ import pytest
 from rowledger import feeds, loading
 from rowledger.errors import FeedError, FileChanged, PlaceTrouble
 from rowledger.feeds import cadence, places, unusual
-from rowledger.feeds.model import Expected
+from rowledger.feeds.model import Expected, Feed, Tell, Unusual, Webhook
 from rowledger.feeds.places import Folder, Found
 
 ROOT = Path(__file__).parents[2]
@@ -344,3 +344,12 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         PlaceTrouble, match=f"The folder {tmp_path}/none cannot be read \\(No such file or directory\\)"
     ):
         Folder(tmp_path / "none").files("*")
+
+
+def test_the_page_about_feeds_says_what_the_model_says_of_every_key() -> None:
+    page = (ROOT / "docs" / "feeds.md").read_text(encoding="utf-8")
+    for part in (Feed, Expected, Unusual, Tell, Webhook):
+        for key, field in part.model_fields.items():
+            if key != "name":
+                assert f"| `{key}` | " in page
+                assert f" | {field.description} |" in page

@@ -24,7 +24,7 @@ from airflow.sdk.exceptions import (
 
 from rowledger import batches, db, parked, pipeline, roll_back, timers
 from rowledger import replay as replays
-from rowledger.airflow import feeds
+from rowledger.airflow import assets, feeds
 from rowledger.airflow.connection import CONNECTION_ID, connection_string
 from rowledger.db import Connection
 from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
@@ -119,7 +119,16 @@ def _load_in_turn(worker: pipeline.Worker, seqno: int) -> Batch:
 
 def close(seqno: int) -> None:
     """Balance the ledger."""
-    _step(pipeline.close, seqno)
+    _step(_close_and_announce, seqno)
+
+
+def _close_and_announce(worker: pipeline.Worker, seqno: int) -> Batch:
+    """A batch that has been closed before is not announced once more."""
+    before = batches.get(worker.connection, seqno)
+    batch = pipeline.close(worker, seqno)
+    if batch.succeeded and not before.succeeded:
+        assets.announce(batch)
+    return batch
 
 
 def give() -> None:
