@@ -16,9 +16,9 @@ from rowledger.errors import PlaceTrouble, RowledgerError
 from rowledger.feeds.places import MAX_NAMES, Found, Listing, changed, numbered, wanted
 
 BLOCK_BYTES = 1 << 20
-# What stores call the time and the content of a file, in the order in which they are trusted.
-TOLD = ("ETag", "etag", "md5Hash", "content_md5", "VersionId", "generation", "ino", "mtime", "LastModified",
-        "last_modified", "updated", "created")  # fmt: skip
+# What stores call the content and the time of a file, in the order in which they are trusted. The list of a folder and
+# a question about one file are answered differently by some (S3: milliseconds here, seconds there), so one thing is taken.
+CONTENTS = ("ETag", "etag", "md5Hash", "content_md5", "generation")
 TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 # File systems whose ``mv`` is one step; elsewhere it is a copy and a removal.
 RENAMING = {"file", "local", "sftp", "ssh", "ftp", "smb"}
@@ -116,11 +116,15 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 
 def _found(name: str, entry: Mapping[str, Any]) -> Found:
-    told = [f"{key}={entry[key]}" for key in TOLD if entry.get(key) is not None]
-    when = next((entry[key] for key in TIMES if entry.get(key) is not None), 0)
-    if isinstance(when, datetime):
-        when = when.timestamp()
-    size = int(entry.get("size") or 0)
-    return Found(
-        name, "; ".join([f"size={size}", *told]), size, when if isinstance(when, int | float) else 0.0
-    )
+    size, when = int(entry.get("size") or 0), _time(entry)
+    content = next((f"{key}={entry[key]}" for key in CONTENTS if entry.get(key)), f"time={int(when)}")
+    inode = f"; inode={entry['ino']}" if entry.get("ino") else ""
+    return Found(name, f"size={size}; {content}{inode}", size, when)
+
+
+def _time(entry: Mapping[str, Any]) -> float:
+    """When a file was written, as seconds since 1970; 0 if the store does not tell."""
+    told = next((entry[key] for key in TIMES if entry.get(key) is not None), 0)
+    if isinstance(told, str):
+        told = datetime.fromisoformat(told)
+    return told.timestamp() if isinstance(told, datetime) else float(told)
