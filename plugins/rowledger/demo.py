@@ -41,6 +41,7 @@ SAMPLES = local.ROOT / "include" / "samples"
 REFERENCE = local.ROOT / "include" / "reference" / "demo.yml"
 EXAMPLE = local.ROOT / "include" / "feeds" / "example" / "results_2025_08_12.csv"
 TIMERS = "contract_status_timers"
+OF_FEEDS = ("import_approval", "import_notices")
 IMPORT_SECONDS = 300
 SETTLE_SECONDS = 20
 DROP_SECONDS = 2
@@ -103,7 +104,7 @@ def run(settings: Settings, *, stay: bool) -> bool:
             unpause(api, _dags())
         done = _watch(connection, api, seqnos)
         if stay:  # not before: which of a timer and a file comes first would be chance
-            unpause(api, [TIMERS])
+            unpause(api, [TIMERS, *OF_FEEDS])
         _say_what_next(place, settings, batches_of(connection, seqnos), folders if stay else {})
         if stay:
             _serve(connection, api, folders)

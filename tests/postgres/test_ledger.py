@@ -186,6 +186,7 @@ BROKEN = {
     "nothing_waits_once_rolled_back": """
         INSERT INTO parked_record (seqno, record_no, kind, domain_id, match_key, fields, waits_for, key)
         SELECT 6, 1, kind, domain_id, 'F2', '{}', 'status', '20' FROM import_batch WHERE seqno = 6""",
+    "files_of_feeds": "UPDATE import_batch SET uploaded_through = 'feed' WHERE seqno = 1",
     "no_staging_left": "CREATE TABLE rowledger_staging.batch_1 ()",
 }  # fmt: skip
 

@@ -203,6 +203,7 @@ def task_states() -> Iterator[None]:
 
 @contextmanager
 def worker_of_task() -> Iterator[pipeline.Worker]:
+    """Who works in this task, with a connection for as long as it does."""
     settings, context = from_environment(), get_current_context()
     run = context["dag_run"]
     who = getattr(run, "triggering_user_name", None) or "airflow"

@@ -259,3 +259,10 @@ WHERE result = 'restored'
 SELECT 'batch ' || seqno || ' record ' || record_no
 FROM parked_record JOIN import_batch_roll_back USING (seqno)
 WHERE outcome = 'parked' AND finished_at IS NOT NULL
+
+-- name: files_of_feeds
+-- A batch came by a feed if, and only if, one file of a feed became it, with its bytes.
+SELECT 'batch ' || b.seqno
+FROM import_batch AS b
+LEFT JOIN feed_file AS f ON f.seqno = b.seqno AND NOT f.duplicate
+WHERE (b.uploaded_through = 'feed') <> (f.sha256 IS NOT DISTINCT FROM b.file_sha256)
