@@ -505,7 +505,7 @@ def test_an_unusual_batch_is_held_before_anything_is_loaded_until_it_is_resumed(
 
 def test_a_held_batch_that_is_cancelled_loads_nothing(usual: House) -> None:
     seqno = send(usual, contacts("N", 41))
-    validate(usual, seqno)
+    assert validate(usual, seqno).status == "paused"
     done = control.cancel(usual.connection, seqno, by="anna")
     assert (done.counts["unprocessed"], unusual.undecided(usual.connection)) == (41, [])
 
