@@ -28,6 +28,8 @@ def look(worker: pipeline.Worker, kind: str) -> None:
 
     for done in arrivals.look(replace(local, place_of=place_of), mine):
         name = done.feed.name
+        for sentence in done.left:
+            log.warning("Feed %s: %s", name, sentence)
         if done.seqnos:
             log.info("Feed %s: import batches %s", name, ", ".join(f"#{seqno}" for seqno in done.seqnos))
         for shown, seqno in done.duplicates:

@@ -50,7 +50,6 @@ class Look:
     def leave(self, sentence: str) -> None:
         """Note what was left alone, and why."""
         self.left.append(sentence)
-        log.warning("Feed %s: %s", self.feed.name, sentence)
 
 
 @dataclass(frozen=True)
