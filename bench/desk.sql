@@ -134,7 +134,7 @@ SELECT seqno, plan.kind, domain_id, template_hash,
        current_setting('bench.file'), 1000 + records * 80, encode(sha256(seqno::text::bytea), 'hex'),
        CASE WHEN mod(seqno, 3) = 0 THEN 'feed of ' || plan.kind
             ELSE (ARRAY['mia', 'noah', 'emma', 'liam', 'zoé', 'jonas', 'clara', 'paul', 'ida', 'max', 'lena', 'finn'])[1 + mod(seqno * 7, 12)] END,
-       CASE WHEN mod(seqno, 3) = 0 THEN 'feed' ELSE (ARRAY['page', 'api', 'command line'])[1 + mod(seqno, 3)] END,
+       CASE WHEN mod(seqno, 3) = 0 THEN 'api' ELSE (ARRAY['page', 'api', 'command line'])[1 + mod(seqno, 3)] END,
        uploaded_at,
        CASE WHEN fate IN ('waiting', 'paused', 'in_progress', 'cancelled') THEN fate ELSE 'executed' END,
        (fate NOT IN ('waiting', 'paused'))::integer,

@@ -1,8 +1,8 @@
 """
 ### Contracts into PostgreSQL, with a ledger of what became of every record
 
-**Waits for** uploaded files of the kind `contract`: import batches in the state *waiting*. Every quarter of an hour
-`sense` takes what waits, at most 500 batches; with nothing waiting it ends *skipped*.
+**Waits for** uploaded files of the kind `contract`: import batches in the state *waiting*, and new
+files of feeds. Every quarter of an hour `sense` takes what waits, at most 500 batches; with nothing waiting it ends *skipped*.
 
 **Writes**, for each batch on its own, labelled with its number and file name:
 
@@ -10,7 +10,7 @@
 |---|---|---|
 | `validate` | the whole file | the rejected records with their reasons; nothing else yet |
 | `load` | the accepted records | contracts, the initial status of new ones, and the outcome of every record |
-| `close` | the ledger | the batch as executed, if the ledger balances |
+| `close` | the ledger | the batch as executed, if the ledger balances; an event of the asset `rowledger/contract` |
 
 `settle` completes batches that failed or were cancelled with the cells of their refused records, and rolls back what
 was asked for. `replay` is for records that wait for something; records of this kind never do, so it ends *skipped*.
@@ -37,7 +37,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import dag, task, task_group
 
-from rowledger.airflow import tasks
+from rowledger.airflow import assets, tasks
 from rowledger.airflow.batch_task import batch_task
 
 LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
@@ -74,7 +74,7 @@ def contract_import() -> None:
         """Merge the accepted records into their targets, and enter in the ledger what became of each."""
         tasks.load(seqno)
 
-    @batch_task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL, outlets=[assets.outlet("contract")])
     def close(seqno: int) -> None:
         """Balance the ledger and close the batch."""
         tasks.close(seqno)

@@ -1,8 +1,8 @@
 """
 ### Contract statuses into PostgreSQL, with a ledger of what became of every record
 
-**Waits for** uploaded files of the kind `contract_status`: import batches in the state *waiting*. Every quarter of an hour
-`sense` takes what waits, at most 500 batches; with nothing waiting it ends *skipped*.
+**Waits for** uploaded files of the kind `contract_status`: import batches in the state *waiting*, and new
+files of feeds. Every quarter of an hour `sense` takes what waits, at most 500 batches; with nothing waiting it ends *skipped*.
 Records that were parked because their contract or result code did not exist are replayed once it does.
 
 **Writes**, for each batch on its own, labelled with its number and file name:
@@ -11,7 +11,7 @@ Records that were parked because their contract or result code did not exist are
 |---|---|---|
 | `validate` | the whole file | the rejected records with their reasons; nothing else yet |
 | `load` | the accepted records | statuses, their history, and the outcome of every record |
-| `close` | the ledger | the batch as executed, if the ledger balances |
+| `close` | the ledger | the batch as executed, if the ledger balances; an event of the asset `rowledger/contract_status` |
 
 and, once a run, in any order with them, for dates decide and not arrival:
 
@@ -42,7 +42,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import dag, task, task_group
 
-from rowledger.airflow import tasks
+from rowledger.airflow import assets, tasks
 from rowledger.airflow.batch_task import batch_task
 
 LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
@@ -79,7 +79,7 @@ def contract_status_import() -> None:
         """Merge the accepted records into their targets, and enter in the ledger what became of each."""
         tasks.load(seqno)
 
-    @batch_task(map_index_template=LABEL)
+    @batch_task(map_index_template=LABEL, outlets=[assets.outlet("contract_status")])
     def close(seqno: int) -> None:
         """Balance the ledger and close the batch."""
         tasks.close(seqno)

@@ -201,13 +201,15 @@ def started(server: Any, folder: Path, variables: Mapping[str, str] | None = Non
     url = server.get_uri("worked_by_airflow")
     settings = Settings(
         home=folder / "home", templates=local.ROOT / "include" / "templates",
-        database_url=url, validate_chunk=CHUNK, load_chunk=CHUNK,
+        database_url=url, validate_chunk=CHUNK, load_chunk=CHUNK, feeds=folder / "feeds",
     )  # fmt: skip
     place = local.Place(folder / "airflow", folder / "logs", server.get_uri("airflow"), local.free_port())
     everything = {
         "AIRFLOW_CONN_ROWLEDGER": local.airflow_connection(url),
         "ROWLEDGER_HOME": str(settings.home),
         "ROWLEDGER_TEMPLATES": str(settings.templates),
+        "ROWLEDGER_FEEDS": str(settings.feeds),
+        "ROWLEDGER_APPROVAL_SECONDS": "20",
         "ROWLEDGER_VALIDATE_CHUNK": str(CHUNK),
         "ROWLEDGER_LOAD_CHUNK": str(CHUNK),
         **(variables or {}),

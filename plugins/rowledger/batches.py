@@ -203,14 +203,20 @@ def register_child(
 
     The other one stays as it ended; both name each other. Raises UnknownCode.
     """
-    with transaction(connection) as cursor:
-        codes = row(cursor, _SQL["codes"], {"seqno": parent.seqno})
-        assert codes
+    origins, subscriptions = choices(connection, parent.seqno)
     return register(
-        connection, upload, template, suite_hash, parent.domain, origins=codes["origins"],
-        subscriptions=codes["subscriptions"], by=by, through=through, again=True, parent_seqno=parent.seqno, event=event,
+        connection, upload, template, suite_hash, parent.domain, origins=origins,
+        subscriptions=subscriptions, by=by, through=through, again=True, parent_seqno=parent.seqno, event=event,
         key=key, also=also,
     )  # fmt: skip
+
+
+def choices(connection: Connection, seqno: int) -> tuple[list[str], list[str]]:
+    """The origins and the subscriptions that were chosen for a batch."""
+    with transaction(connection) as cursor:
+        codes = row(cursor, _SQL["codes"], {"seqno": seqno})
+        assert codes
+        return codes["origins"], codes["subscriptions"]
 
 
 def children(connection: Connection, seqno: int) -> list[int]:

@@ -9,7 +9,7 @@ own (``roll_back``).
 from __future__ import annotations
 
 from rowledger import batches, lanes, ledger, staging
-from rowledger.db import Connection, queries, transaction
+from rowledger.db import Connection, Cursor, queries, transaction
 from rowledger.errors import NotPossible
 from rowledger.model import Batch, BatchStatus
 
@@ -23,9 +23,14 @@ def pause(connection: Connection, seqno: int, *, by: str, why: str = "") -> Batc
         if batch.status.terminal:
             raise NotPossible(f"{_ended(batch)}, so it cannot be paused any more.")
         if batch.status is not BatchStatus.PAUSED:
-            cursor.execute(_SQL["pause"], {"seqno": seqno})
-            batches.note(cursor, seqno, "paused", by, _detail(f"at record {batch.done_records:,}", why))
+            put_aside(cursor, batch, by=by, why=why)
         return batches.read(cursor, seqno)
+
+
+def put_aside(cursor: Cursor, batch: Batch, *, by: str, why: str) -> None:
+    """Pause a batch within a transaction that has its fence."""
+    cursor.execute(_SQL["pause"], {"seqno": batch.seqno})
+    batches.note(cursor, batch.seqno, "paused", by, _detail(f"at record {batch.done_records:,}", why))
 
 
 def resume(connection: Connection, seqno: int, *, by: str, why: str = "") -> Batch:

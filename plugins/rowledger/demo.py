@@ -1,7 +1,8 @@
 """``python -m rowledger.demo``: everything on this machine, with nothing to set up.
 
 Starts an embedded PostgreSQL and Airflow under ``.rowledger/``, uploads the sample files, lets the scheduled DAGs work
-them off, shows what became of every file, and serves Airflow's pages until Ctrl-C. A second start loads nothing twice.
+them off, shows what became of every file, and serves Airflow's pages until Ctrl-C, importing what is dropped into the
+folder of a feed meanwhile. A second start loads nothing twice.
 """
 
 from __future__ import annotations
@@ -26,19 +27,24 @@ from rich.spinner import Spinner
 from rich.table import Column, Table
 from rich.text import Text
 
-from rowledger import batches, db, loading, reference, server, templates, uploads
+from rowledger import batches, db, feeds, loading, reference, server, templates, uploads
 from rowledger.airflow import local
 from rowledger.db import Connection
-from rowledger.errors import DuplicateUpload, RowledgerError, SetupError
+from rowledger.errors import DuplicateUpload, RowledgerError, SetupError, TryAgain
+from rowledger.feeds import Feed
+from rowledger.feeds.places import wanted
 from rowledger.model import Batch
 from rowledger.settings import Settings, from_environment
 from rowledger.suites import suite_hash
 
 SAMPLES = local.ROOT / "include" / "samples"
 REFERENCE = local.ROOT / "include" / "reference" / "demo.yml"
+EXAMPLE = local.ROOT / "include" / "feeds" / "example" / "results_2025_08_12.csv"
 TIMERS = "contract_status_timers"
+OF_FEEDS = ("import_approval", "import_notices")
 IMPORT_SECONDS = 300
 SETTLE_SECONDS = 20
+DROP_SECONDS = 2
 PATIENCE_SECONDS = 8  # how long nothing may move before a run is asked for by hand
 out = Console(highlight=False, soft_wrap=False)
 
@@ -85,6 +91,7 @@ def run(settings: Settings, *, stay: bool) -> bool:
             connection = stack.enter_context(contextlib.closing(db.connect(address)))
             db.migrate(connection)
             reference.load(connection, reference.read(REFERENCE), by="demo", file=REFERENCE.name)
+        folders = _drop_folders(settings)
         seqnos = [_submit(connection, settings, sample) for sample in samples()]
         place = local.Place(
             settings.home / "airflow",
@@ -97,10 +104,10 @@ def run(settings: Settings, *, stay: bool) -> bool:
             unpause(api, _dags())
         done = _watch(connection, api, seqnos)
         if stay:  # not before: which of a timer and a file comes first would be chance
-            unpause(api, [TIMERS])
-        _say_what_next(place, settings, batches_of(connection, seqnos), stay)
-        while stay:
-            time.sleep(3600)
+            unpause(api, [TIMERS, *OF_FEEDS])
+        _say_what_next(place, settings, batches_of(connection, seqnos), folders if stay else {})
+        if stay:
+            _serve(connection, api, folders)
     return done
 
 
@@ -215,7 +222,42 @@ def _wait_for_runs(api: local.Api) -> None:
         time.sleep(0.5)
 
 
-def _say_what_next(place: local.Place, settings: Settings, done: list[Batch], stay: bool) -> None:
+def _drop_folders(settings: Settings) -> dict[Path, Feed]:
+    """The folders of the feeds, made if need be: whatever is dropped there is imported."""
+    found, _ = feeds.read_feeds(settings.feeds, loading.kinds())
+    folders = {settings.home / feed.place: feed for feed in found if not feed.remote}
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    return folders
+
+
+def _serve(connection: Connection, api: local.Api, folders: dict[Path, Feed]) -> NoReturn:
+    """Until Ctrl-C: a file dropped into the folder of a feed need not wait for the quarter of an hour, and its end is told."""
+    told = {batch.seqno for batch in _of_feeds(connection)}
+    while True:
+        time.sleep(DROP_SECONDS)
+        with contextlib.suppress(TryAgain, local.ApiError):  # a part of all this is being started again
+            dropped = {
+                feed.kind
+                for folder, feed in folders.items()
+                if any(wanted(path.name, feed.pattern) for path in folder.iterdir() if path.is_file())
+            }
+            _ask_for_runs(api, {f"{kind}_import" for kind in dropped})
+            ended = [
+                batch for batch in _of_feeds(connection) if batch.status.terminal and batch.seqno not in told
+            ]
+            if ended:
+                out.print(_table(ended))
+                told |= {batch.seqno for batch in ended}
+
+
+def _of_feeds(connection: Connection) -> list[Batch]:
+    return [batch for batch in batches.listed(connection) if batch.uploaded_through == "feed"]
+
+
+def _say_what_next(
+    place: local.Place, settings: Settings, done: list[Batch], folders: dict[Path, Feed]
+) -> None:
     most = max(done, key=lambda batch: (batch.succeeded, batch.counts["rejected"])).seqno
     folder = os.path.relpath(Path(sys.executable).parent)
     here = f"{folder}/" if (Path(folder) / "rowledger").exists() else ""
@@ -231,7 +273,14 @@ def _say_what_next(place: local.Place, settings: Settings, done: list[Batch], st
         ("rowledger check", "every invariant of the whole database"),
     ):
         out.print(f"  [bold]{here}{command}[/bold]\n      {shows}", soft_wrap=True)
-    if stay:
+    for drop, feed in folders.items():
+        example = os.path.relpath(EXAMPLE)
+        out.print(
+            f"A feed takes what is dropped into its folder ({feed.title}); it appears here when it is done:\n"
+            f"  [bold]cp {example} {os.path.relpath(drop)}/[/bold]",
+            soft_wrap=True,
+        )
+    if folders:
         out.print(
             f"\nAirflow: [bold]{place.url}[/bold]   user [bold]{local.USER}[/bold]   password [bold]{place.password}[/bold]"
         )
@@ -241,6 +290,7 @@ def _say_what_next(place: local.Place, settings: Settings, done: list[Batch], st
 def _settings() -> Settings:
     """The settings of the environment, with the embedded server and, unless told otherwise, this checkout's templates."""
     os.environ.setdefault("ROWLEDGER_TEMPLATES", str(local.ROOT / "include" / "templates"))
+    os.environ.setdefault("ROWLEDGER_FEEDS", str(local.ROOT / "include" / "feeds"))
     return replace(from_environment(), database_url=None)
 
 
@@ -249,6 +299,7 @@ def _task_environment(settings: Settings, address: str) -> dict[str, str]:
         "AIRFLOW_CONN_ROWLEDGER": local.airflow_connection(address),
         "ROWLEDGER_HOME": str(settings.home),
         "ROWLEDGER_TEMPLATES": str(settings.templates),
+        "ROWLEDGER_FEEDS": str(settings.feeds),
     }
 
 

@@ -37,6 +37,14 @@ class TryAgain(RowledgerError):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
+class PlaceTrouble(TryAgain):
+    """The place of a feed cannot be used; it is looked at again."""
+
+
+class FileChanged(TryAgain):
+    """A file of a feed is not the one any more that was seen; it waits for the next look."""
+
+
 class SetupError(RowledgerError):
     """The set-up is wrong; a retry changes nothing."""
 
@@ -45,6 +53,10 @@ class SetupError(RowledgerError):
 
 class TemplateError(SetupError):
     """An import template is wrong; the message names file, place, fault and remedy."""
+
+
+class FeedError(SetupError):
+    """A feed is wrong; the message names file, place, fault and remedy."""
 
 
 class UnknownCode(SetupError):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rowledger import batches, lanes, ledger, loading, reference, staging
 from rowledger.db import Connection, Cursor, connect, transaction
 from rowledger.errors import Fenced, FileError, RowledgerError, SetupError, TryAgain, WorkerLost
+from rowledger.feeds import unusual
 from rowledger.lanes import Lane
 from rowledger.model import Batch, Outcome
 from rowledger.settings import Settings
@@ -163,6 +164,7 @@ def _finish_validation(worker: Worker, batch: Batch) -> None:
     with worker.chunk(batch) as cursor:
         staging.finish(cursor, batch)
         batches.finish_validation(cursor, batch)
+        unusual.hold(cursor, batches.read(cursor, batch.seqno))
 
 
 def load(worker: Worker, seqno: int) -> Batch:

@@ -18,7 +18,8 @@ class Settings:
     ``database_url`` None means the embedded server under ``home``. ``validate_chunk`` and ``load_chunk`` are
     records per transaction, ``load_lanes`` how many connections load a batch of more than one such chunk;
     ``lease_seconds`` is how long a batch belongs to a worker that says nothing; after ``max_attempts`` workers in a row
-    that were lost at a batch it fails.
+    that were lost at a batch it fails. Whoever asks for approval looks every ``approval_seconds`` whether it was given
+    elsewhere.
     """
 
     home: Path
@@ -31,6 +32,8 @@ class Settings:
     batches_per_run: int = 500
     max_attempts: int = 5
     max_upload_bytes: int = 2_000_000_000
+    feeds: Path = Path("include/feeds")
+    approval_seconds: int = 300
 
     @property
     def uploads(self) -> Path:
@@ -46,6 +49,8 @@ def from_environment() -> Settings:
     return Settings(
         home=Path(os.environ.get("ROWLEDGER_HOME", ".rowledger")).absolute(),
         templates=Path(os.environ.get("ROWLEDGER_TEMPLATES", "include/templates")).absolute(),
+        approval_seconds=_positive("ROWLEDGER_APPROVAL_SECONDS", Settings.approval_seconds),
+        feeds=Path(os.environ.get("ROWLEDGER_FEEDS", Settings.feeds)).absolute(),
         database_url=os.environ.get("ROWLEDGER_DATABASE_URL") or None,
         validate_chunk=_positive("ROWLEDGER_VALIDATE_CHUNK", Settings.validate_chunk),
         load_chunk=_positive("ROWLEDGER_LOAD_CHUNK", Settings.load_chunk),

@@ -98,7 +98,7 @@ class Part:
             os.fsync(self._file.fileno())
             final.parent.mkdir(exist_ok=True)
             Path(self._file.name).replace(final)
-        return Upload(_display_name(file_name), final, self.bytes, digest)
+        return Upload(display_name(file_name), final, self.bytes, digest)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -127,7 +127,7 @@ def _reap(folder: Path) -> None:
                 path.unlink()
 
 
-def _display_name(name: str) -> str:
+def display_name(name: str) -> str:
     """A file name as text that can be stored and shown: no bytes that are not text, no control characters."""
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)[-MAX_FILE_NAME:]

@@ -6,7 +6,7 @@ a word (a key that is given twice). Whoever reads a file of a sort puts its name
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,27 @@ def walk(node: yaml.Node | None) -> Iterator[yaml.Node]:
 def line_of(node: yaml.Node) -> int:
     """The line on which a node begins, from 1."""
     return int(node.start_mark.line) + 1
+
+
+def sentence(where: str, root: yaml.Node, loc: Sequence[int | str], fault: str) -> str:
+    """A fault with the name of the file, the line and the path of what it is about."""
+    path = ".".join(str(part + 1) if isinstance(part, int) else part for part in loc)
+    return f"{where}, line {_line_at(root, loc)}{f', {path}' if path else ''}: {fault}"
+
+
+def _line_at(node: yaml.Node, loc: Sequence[int | str]) -> int:
+    line = node.start_mark.line
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            match = [(key, value) for key, value in node.value if key.value == part]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            match = [(node.value[part], node.value[part])]
+        else:
+            break
+        if not match:
+            break
+        line, node = match[0][0].start_mark.line, match[0][1]
+    return line + 1
 
 
 def data(root: yaml.Node | None) -> Any:

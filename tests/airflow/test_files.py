@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rowledger import control, ledger, loading, pipeline, reference, roll_back
+from rowledger import batches, control, ledger, loading, pipeline, reference, roll_back
 from rowledger.airflow import local
 from rowledger.db import Connection
 from rowledger.reference import Reference
@@ -102,7 +102,11 @@ print(json.dumps({{
             "import_batch.close": [],
         }]
         for path in IMPORTS
-    } | {"contract_status_timers": [False, "UTC", {"give": []}]}  # fmt: skip
+    } | {
+        "contract_status_timers": [False, "UTC", {"give": []}],
+        "import_notices": [False, "UTC", {"tell": []}],
+        "import_approval": [False, "UTC", {"held": ["ask"], "ask": []}],
+    }  # fmt: skip
 
 
 def test_the_timers_task_gives_what_is_due_and_its_log_ends_with_it(
@@ -166,6 +170,42 @@ print(said.getvalue().replace("\\n", " | "))
     assert said.count("No ended batch of the kind contract_status lacks anything") == 1
     assert said.count("No import batch of the kind contract_status is waiting") == 1
     assert [record["raw"][0] for record in ledger.records(connection, seqno, ["rejected"])] == ["F9"]
+
+
+def test_the_sensor_takes_files_of_a_place_that_is_reached_through_airflow(
+    database_url: str, connection: Connection, settings: Settings, tmp_path: Path
+) -> None:
+    place, feeds = tmp_path / "place", tmp_path / "feeds"
+    place.mkdir()
+    feeds.mkdir()
+    (place / "may.csv").write_text("Customer number,Email,Last name,Country\n1,a@example.com,A,DE\n")
+    feed = f"""{{title: Files, place: "file://{place}", pattern: "*.csv", kind: contact, domain: DEMO,
+        template: contacts, settled_after: 0s}}"""
+    (feeds / "files.yml").write_text(feed)
+    (feeds / "nowhere.yml").write_text(feed.replace("file:", "s3:"))
+    (feeds / "wrong.yml").write_text("title: Wrong")
+    code = """
+import io, logging
+from types import SimpleNamespace
+from airflow.sdk.execution_time.context import set_current_context
+from rowledger.airflow import tasks
+said = io.StringIO()
+logging.basicConfig(stream=said, format="%(message)s", level=logging.INFO, force=True)
+run = SimpleNamespace(dag_id="contact_import", run_id="run", triggering_user_name=None)
+with set_current_context({"dag_run": run, "run_id": "run"}):
+    print(tasks.sense("contact"), file=said)
+print(said.getvalue().replace("\\n", " | "))
+"""
+    said = python(
+        code, tmp_path, AIRFLOW_CONN_ROWLEDGER=local.airflow_connection(database_url),
+        ROWLEDGER_FEEDS=str(feeds), ROWLEDGER_HOME=str(settings.home), ROWLEDGER_TEMPLATES=str(settings.templates),
+    )  # fmt: skip
+    (batch,) = batches.listed(connection)
+    assert (batch.uploaded_by, batch.file_name) == ("feed files", "may.csv")
+    assert said.endswith(f"[{batch.seqno}] |")
+    assert "Feed nowhere: s3:" in said
+    assert "A feed is left out: " in said
+    assert [path.name for path in (place / "taken").iterdir()] == ["may.csv"]
 
 
 def test_the_plugin_scan_executes_no_module_of_the_package_under_a_bare_name(tmp_path: Path) -> None:

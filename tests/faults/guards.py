@@ -51,6 +51,11 @@ _TABLES = "sql/migrations/0001_ledger.sql"
 _PROCESS_CLOCK = "__import__('datetime').datetime.now().astimezone()"
 _RERUNS, _CONTROL, _LIFE = "postgres/test_reruns.py", "postgres/test_control.py", "postgres/test_batches.py"
 _LEDGER, _PARKED, _DB = "postgres/test_ledger.py", "postgres/test_parked.py", "unit/test_db.py"
+_FEEDS, _PLACES, _FEED_TABLES = (
+    "postgres/test_feeds.py",
+    "unit/test_feeds.py",
+    "sql/migrations/0017_feeds.sql",
+)
 
 GUARDS = (
     # The fence
@@ -403,6 +408,44 @@ GUARDS = (
         "a refused value is narrowed down to its record",
         f"{_LIFE}::test_values_that_the_database_refuses_are_rejected_alone",
         (_LOADING, "        middle = _middle_key(cursor, staging.table(batch), batch, after, upto)\n", "        middle = None\n"),
+    ),
+    # Feeds
+    Guard(
+        "a file of a feed is taken once",
+        f"{_FEEDS}::test_without_that_lock_the_database_still_lets_one_of_them_take_a_file",
+        (_FEED_TABLES, "CONSTRAINT feed_file_once UNIQUE (feed, name, identity)", "CONSTRAINT feed_file_once CHECK (bytes >= 0)"),
+    ),
+    Guard(
+        "a file and its batch are entered together",
+        f"{_FEEDS}::test_whoever_is_killed_on_the_way_the_next_look_ends_it_and_there_is_one_batch[within_the_transaction-move]",
+        ("batches.py", "        if within:\n            within(cursor, seqno)\n        return seqno", "    if within:\n        with transaction(connection) as cursor:\n            within(cursor, seqno)\n    return seqno"),
+    ),
+    Guard(
+        "a file that is replaced while it is read is not taken",
+        f"{_PLACES}::test_a_file_that_changes_while_it_is_read_is_noticed[replaced]",
+        ("feeds/places.py", "            self._check(found, after)\n", ""),
+        ("feeds/places.py", "            if (before.st_ctime_ns, before.st_size) != (after.st_ctime_ns, after.st_size):\n                raise changed(found)\n", ""),
+        ("feeds/places.py", "            self._check(found, os.stat(found.name, dir_fd=folder, follow_symlinks=False))\n", ""),
+    ),
+    Guard(
+        "a file that was moved by mistake is put back",
+        f"{_PLACES}::test_a_file_replaced_between_the_last_look_and_its_move_is_put_back",
+        ("feeds/places.py", "if _identity(moved) != found.identity:", "if False:"),
+    ),
+    Guard(
+        "links are not followed",
+        f"{_PLACES}::test_a_link_put_in_the_place_of_a_file_is_not_followed",
+        ("feeds/places.py", "os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK", "os.O_RDONLY | os.O_NONBLOCK"),
+    ),
+    Guard(
+        "an unusual batch is held",
+        f"{_FEEDS}::test_many_churn_statuses_are_unusual",
+        (_PIPELINE, "        unusual.hold(cursor, batches.read(cursor, batch.seqno))\n", ""),
+    ),
+    Guard(
+        "an event is told once",
+        "postgres/test_notices.py::test_what_is_new_becomes_one_message_for_each_channel_and_each_event_is_told_once",
+        ("sql/migrations/0018_notices.sql", "CONSTRAINT notice_once UNIQUE (scope, key)", "CONSTRAINT notice_once CHECK (key <> '')"),
     ),
 )  # fmt: skip
 

@@ -187,6 +187,7 @@ BROKEN = {
         INSERT INTO parked_record (seqno, record_no, kind, domain_id, match_key, fields, waits_for, key)
         SELECT 6, 1, kind, domain_id, 'F2', '{}', 'status', '20' FROM import_batch WHERE seqno = 6""",
     "mended_by_a_child": "INSERT INTO mended_record VALUES (2, 1, 1, 1)",
+    "files_of_feeds": "UPDATE import_batch SET uploaded_through = 'feed' WHERE seqno = 1",
     "no_staging_left": "CREATE TABLE rowledger_staging.batch_1 ()",
     "kept_numbers_are_true": "UPDATE import_batch_reason SET record_nos = '{1}' WHERE seqno = 1",
     "briefs_are_true": "UPDATE import_batch_brief SET rejected = rejected + 1 WHERE seqno = 1",

@@ -20,7 +20,11 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_without_any_setting_everything_is_under_the_working_directory(tmp_path: Path) -> None:
     settings = from_environment()
-    assert settings == Settings(home=tmp_path / ".rowledger", templates=tmp_path / "include" / "templates")
+    assert settings == Settings(
+        home=tmp_path / ".rowledger",
+        templates=tmp_path / "include" / "templates",
+        feeds=tmp_path / "include" / "feeds",
+    )
     assert settings.uploads == tmp_path / ".rowledger" / "uploads"
     assert settings.scratch == tmp_path / ".rowledger" / "scratch"
     assert list(tmp_path.iterdir()) == []
@@ -30,11 +34,21 @@ def test_every_setting_can_be_given(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     given = {
         "HOME": "data", "TEMPLATES": "/templates", "DATABASE_URL": "postgresql://server/x", "VALIDATE_CHUNK": "7",
         "LOAD_CHUNK": "8", "LOAD_LANES": "3", "LEASE_SECONDS": "9", "BATCHES_PER_RUN": "10",
+        "FEEDS": "/feeds", "APPROVAL_SECONDS": "11",
     }  # fmt: skip
     for name, value in given.items():
         monkeypatch.setenv(f"ROWLEDGER_{name}", value)
     assert from_environment() == Settings(
-        tmp_path / "data", Path("/templates"), "postgresql://server/x", 7, 8, 3, 9, 10
+        tmp_path / "data",
+        Path("/templates"),
+        "postgresql://server/x",
+        7,
+        8,
+        3,
+        9,
+        10,
+        feeds=Path("/feeds"),
+        approval_seconds=11,
     )
 
 

@@ -24,6 +24,7 @@ from airflow.sdk.exceptions import (
 
 from rowledger import batches, db, parked, pipeline, roll_back, timers
 from rowledger import replay as replays
+from rowledger.airflow import assets, feeds
 from rowledger.airflow.connection import CONNECTION_ID, connection_string
 from rowledger.db import Connection
 from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
@@ -39,14 +40,15 @@ Step = Callable[[pipeline.Worker, int], Batch]
 
 
 def sense(kind: str) -> list[int]:
-    """Reserve the batches this run will work off, the oldest first.
+    """Take the new files of the kind's feeds, and reserve the batches this run will work off, the oldest first.
 
     The task ends skipped, and with it all that follows, when there are none and nothing is to be settled or replayed.
     """
     run_id = get_current_context()["run_id"]
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         settings = worker.settings
         limit, lease = settings.batches_per_run, settings.lease_seconds
+        feeds.look(worker, kind)
         seqnos = batches.reserve(worker.connection, kind, run_id, limit, lease)
         idle = (
             not seqnos
@@ -61,7 +63,7 @@ def sense(kind: str) -> list[int]:
 
 def replay(kind: str) -> None:
     """Apply the parked records whose code or contract exists by now; the task ends skipped when there are none."""
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         done = replays.replay(worker, kind)
         for seqno, outcomes in done.items():
             label = batches.get(worker.connection, seqno).label
@@ -74,7 +76,7 @@ def replay(kind: str) -> None:
 
 def settle(kind: str) -> None:
     """Complete what ended before its close, and roll back what was asked for; the task ends skipped when there is none."""
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         incomplete, unread, asked = _unsettled(worker, kind)
         for seqno in incomplete:
             pipeline.complete_raw(worker, seqno)
@@ -128,12 +130,21 @@ def _load_in_turn(worker: pipeline.Worker, seqno: int) -> Batch:
 
 def close(seqno: int) -> None:
     """Balance the ledger."""
-    _step(pipeline.close, seqno)
+    _step(_close_and_announce, seqno)
+
+
+def _close_and_announce(worker: pipeline.Worker, seqno: int) -> Batch:
+    """A batch that has been closed before is not announced once more."""
+    before = batches.get(worker.connection, seqno)
+    batch = pipeline.close(worker, seqno)
+    if batch.succeeded and not before.succeeded:
+        assets.announce(batch)
+    return batch
 
 
 def give() -> None:
     """Give every contract the statuses that are due; the log says last what was given."""
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         for line in given_table(timers.give(worker.connection)):
             log.info(line)
 
@@ -149,7 +160,7 @@ def _step(step: Step, seqno: int) -> None:
     """Do one step of one batch under its label; whatever happens, the log says last how the batch stands."""
     _quieten()
     get_current_context()[LABEL] = f"#{seqno}"  # type: ignore[literal-required]  # a context takes any key
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         batch = batches.get(worker.connection, seqno)
         get_current_context()[LABEL] = batch.label  # type: ignore[literal-required]
         try:
@@ -187,7 +198,7 @@ def _boxes(batch: Batch) -> list[tuple[str, bool]]:
 
 
 @contextmanager
-def _task_states() -> Iterator[None]:
+def task_states() -> Iterator[None]:
     """Say in Airflow's words who must act: red at once, tried again later, or somebody else's by now."""
     try:
         yield
@@ -202,7 +213,8 @@ def _task_states() -> Iterator[None]:
 
 
 @contextmanager
-def _worker() -> Iterator[pipeline.Worker]:
+def worker_of_task() -> Iterator[pipeline.Worker]:
+    """Who works in this task, with a connection for as long as it does."""
     settings, context = from_environment(), get_current_context()
     run = context["dag_run"]
     who = getattr(run, "triggering_user_name", None) or "airflow"

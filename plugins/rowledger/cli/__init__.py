@@ -12,7 +12,7 @@ import sys
 
 # Importing a module adds its commands; the help lists them in this order.
 from rowledger.cli import imports, control, roll_back, dry_run, parked, contracts, contacts  # noqa: F401 # isort: skip
-from rowledger.cli import templates, reference, administration  # noqa: F401 # isort: skip
+from rowledger.cli import templates, feeds, reference, administration  # noqa: F401 # isort: skip
 from rowledger.cli.terminal import app, complain
 from rowledger.errors import RowledgerError
 

@@ -286,3 +286,10 @@ WHERE cardinality(record_nos) <> least(records, 10000)
               WHERE NOT EXISTS (SELECT FROM import_record AS r
                                 WHERE (r.seqno, r.record_no, r.outcome) = (kept.seqno, one.record_no, kept.outcome)
                                   AND reasons @> jsonb_build_array(jsonb_build_object('rule', rule, 'column', "column"))))
+
+-- name: files_of_feeds
+-- A batch came by a feed if, and only if, one file of a feed became it, with its bytes.
+SELECT 'batch ' || b.seqno
+FROM import_batch AS b
+LEFT JOIN feed_file AS f ON f.seqno = b.seqno AND NOT f.duplicate
+WHERE (b.uploaded_through = 'feed') <> (f.sha256 IS NOT DISTINCT FROM b.file_sha256)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,14 @@ def parse_template(text: str, name: str, kinds: Mapping[str, Kind], where: str) 
     digest = hashlib.sha256(text.encode()).hexdigest()
     ours = {"name": name, "hash": digest, "source": text}
     for key in data.keys() & ours.keys():
-        raise TemplateError(_sentence(where, node, (key,), _UNKNOWN_KEY))
+        raise TemplateError(yaml_in.sentence(where, node, (key,), _UNKNOWN_KEY))
     try:
         template = ImportTemplate.model_validate_json(_as_json(data | ours))
     except ValidationError as error:
         problem = error.errors()[0]
-        raise TemplateError(_sentence(where, node, problem["loc"], _words(problem))) from None
+        raise TemplateError(yaml_in.sentence(where, node, problem["loc"], _words(problem))) from None
     for loc, fault in faults.faults(template, kinds):
-        raise TemplateError(_sentence(where, node, loc, fault))
+        raise TemplateError(yaml_in.sentence(where, node, loc, fault))
     return _with_lists_of_fields(template, kinds[template.kind])
 
 
@@ -146,26 +146,6 @@ def _node_faults(root: yaml.Node) -> Iterator[tuple[yaml.Node, str]]:
 def _as_json(data: dict[str, Any]) -> str:
     """Through JSON, so that lists become tuples while strings stay strings and numbers numbers."""
     return json.dumps(data, default=str)
-
-
-def _sentence(where: str, node: yaml.Node, loc: Sequence[int | str], fault: str) -> str:
-    path = ".".join(str(part + 1) if isinstance(part, int) else part for part in loc)
-    return f"{where}, line {_line(node, loc)}{f', {path}' if path else ''}: {fault}"
-
-
-def _line(node: yaml.Node, loc: Sequence[int | str]) -> int:
-    line = node.start_mark.line
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            match = [(key, value) for key, value in node.value if key.value == part]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            match = [(node.value[part], node.value[part])]
-        else:
-            break
-        if not match:
-            break
-        line, node = match[0][0].start_mark.line, match[0][1]
-    return line + 1
 
 
 def _words(problem: Mapping[str, Any]) -> str:

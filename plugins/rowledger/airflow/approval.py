@@ -1,0 +1,141 @@
+"""Unusual batches before a person, in Airflow's own page of required actions.
+
+A held batch is a paused one: whoever resumes or cancels it on the desk has decided as well. So the task that asks comes
+back every few minutes, and ends when there is nothing left to decide. What is shown are counts, never values of a file.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
+
+from rowledger import batches, control, pipeline
+from rowledger.airflow.tasks import LABEL, task_states, worker_of_task
+from rowledger.errors import NotPossible, RowledgerError
+from rowledger.feeds import unusual
+from rowledger.feeds.unusual import Held
+from rowledger.model import Batch
+from rowledger.settings import from_environment
+
+log = logging.getLogger("rowledger.airflow")
+HELD_PER_RUN = 20
+
+
+def held() -> list[dict[str, Any]]:
+    """What to ask about the batches that wait for a person and that no task asks about; skip when there are none."""
+    with task_states(), worker_of_task() as mine:
+        found = unusual.take_up(mine.connection, _lease(), HELD_PER_RUN)
+        questions = [_question(mine, one) for one in found]
+    if not questions:
+        raise AirflowSkipException("No import batch waits for approval.")
+    return questions
+
+
+def _lease() -> int:
+    """Seconds for which a batch belongs to the task that asks: it says so far more often."""
+    return 3 * from_environment().approval_seconds
+
+
+def _question(mine: pipeline.Worker, one: Held) -> dict[str, Any]:
+    batch = batches.get(mine.connection, one.seqno)
+    return {
+        "seqno": one.seqno,
+        "subject": f"Import batch {batch.seqno} of {batch.domain} is unusual: load it?",
+        "body": "\n".join(_body(batch, one, _trial(mine, batch))),
+    }
+
+
+def _trial(mine: pipeline.Worker, batch: Batch) -> Batch | str:
+    """The batch as it would end today, or why that cannot be told."""
+    from rowledger.dry_run import dry_run
+
+    template = pipeline.template_of(mine.connection, batch)
+    origins, subscriptions = batches.choices(mine.connection, batch.seqno)
+    try:
+        with dry_run(mine, Path(batch.file_path), template, batch.suite_hash, batch.domain,
+                     origins=origins, subscriptions=subscriptions) as trial:  # fmt: skip
+            return trial.batch
+    except RowledgerError as error:
+        return str(error)
+
+
+def _body(batch: Batch, one: Held, trial: Batch | str) -> list[str]:
+    lines = [
+        f"Feed `{one.feed}`, file `{batch.file_name.replace('`', '')}`, held {one.held_at:%Y-%m-%d %H:%M} UTC:",
+        "",
+        *(f"- {why}" for why in one.why.split("; ")),
+        "",
+    ]
+    if isinstance(trial, str):
+        return [*lines, f"What would become of it cannot be told: {trial}"]
+    counts = {outcome: count for outcome, count in trial.counts.items() if count}
+    return [
+        *lines,
+        "What would become of its records today (a dry run; nothing is loaded yet):",
+        "",
+        "| outcome | records |",
+        "|---|---:|",
+        *(f"| {outcome} | {count:,} |" for outcome, count in counts.items()),
+        f"| **all** | **{trial.records_in_file or 0:,}** |",
+        "",
+        "*Approve*: the next run loads it. *Reject*: it is cancelled, and nothing of it is loaded.",
+    ]
+
+
+class BatchApproval(ApprovalOperator):
+    """Asks about one batch, and resumes or cancels it in the name of whoever answers."""
+
+    def __init__(self, *, seqno: int, **options: Any) -> None:
+        super().__init__(**options, response_timeout=timedelta(seconds=from_environment().approval_seconds))
+        self.seqno = seqno
+
+    def execute(self, context: Context) -> Any:
+        """Ask, unless the batch was decided by now."""
+        self._label(context)
+        if self._undecided():
+            return super().execute(context)
+        return None
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Carry out what was answered; without an answer look whether it was decided elsewhere, and wait on."""
+        self._label(context)
+        if event.get("error_type") != "timeout":
+            answer = super().execute_complete(context, event)
+            self._decide(answer["chosen_options"][0], (answer["responded_by_user"] or {}).get("name"))
+            return answer
+        if self._undecided():
+            raise TaskAwaitingInput(method_name="execute_complete", timeout=self.response_timeout)
+        return None  # a task cannot give the answer itself; that it has ended takes it off the list
+
+    def _label(self, context: Context) -> None:
+        context[LABEL] = f"#{self.seqno}"  # type: ignore[literal-required]  # a context takes any key
+
+    def _undecided(self) -> bool:
+        """Whether the batch still waits for a person; it goes on belonging to this task then."""
+        with task_states(), worker_of_task() as mine:
+            waits = unusual.keep_asking(mine.connection, self.seqno, _lease())
+        if not waits:
+            log.info("Import batch %s was decided already, or its batch has ended.", self.seqno)
+        return waits
+
+    def _decide(self, answer: str, name: str | None) -> None:
+        by = name or "somebody"
+        with task_states(), worker_of_task() as mine:
+            if not unusual.keep_asking(mine.connection, self.seqno, _lease()):
+                log.info("Import batch %s was decided already.", self.seqno)
+                return
+            try:
+                if answer == self.APPROVE:
+                    control.resume(mine.connection, self.seqno, by=by, why="approved in Airflow")
+                else:
+                    control.cancel(mine.connection, self.seqno, by=by, why="refused in Airflow")
+            except NotPossible as error:
+                log.info("%s", error)
+                return
+        log.info("Import batch %s: %s by %s", self.seqno, answer.lower(), by)

@@ -1,0 +1,49 @@
+"""Feeds in Airflow: their places by Airflow's connections; what a sensor does before it reserves batches."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from rowledger import feeds, loading, pipeline
+from rowledger.errors import PlaceTrouble
+from rowledger.feeds import Feed, arrivals, cadence
+from rowledger.feeds.places import Place
+from rowledger.feeds.stores import Store
+
+log = logging.getLogger("rowledger.airflow")
+
+
+def look(worker: pipeline.Worker, kind: str) -> None:
+    """Take the new files of all feeds of a kind, and raise the alarm where one is missing. Raises TryAgain."""
+    settings = worker.settings
+    good, errors = feeds.read_feeds(settings.feeds, loading.kinds())
+    for error in errors:
+        log.warning("A feed is left out: %s", error)
+    mine = [feed for feed in good if feed.kind == kind]
+    local = arrivals.local(worker.connection, settings)
+
+    def place_of(feed: Feed) -> Place:
+        return store(feed) if feed.remote else local.place_of(feed)
+
+    for done in arrivals.look(replace(local, place_of=place_of), mine):
+        name = done.feed.name
+        for sentence in done.left:
+            log.warning("Feed %s: %s", name, sentence)
+        if done.seqnos:
+            log.info("Feed %s: import batches %s", name, ", ".join(f"#{seqno}" for seqno in done.seqnos))
+        for shown, seqno in done.duplicates:
+            log.info('Feed %s: "%s" has the same bytes as import batch %s', name, shown, seqno)
+    for feed in mine:
+        cadence.watch(worker.connection, feed)
+
+
+def store(feed: Feed) -> Store:
+    """The place of a feed that is reached by an Airflow connection. Raises PlaceTrouble."""
+    from airflow.sdk import ObjectStoragePath
+
+    try:
+        path = ObjectStoragePath(feed.place)
+        return Store(path.fs, path.path, feed.place)
+    except Exception as error:  # noqa: BLE001 - every provider has errors of its own, a missing one too
+        raise PlaceTrouble(f"{feed.place} cannot be reached ({type(error).__name__}: {error}).") from None
