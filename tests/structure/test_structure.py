@@ -27,7 +27,8 @@ ARROWS = {
     "errors": "",
     "model": "",
     # what a file should look like, and what values mean
-    "settings": "errors",
+    "stores": "",
+    "settings": "errors stores",
     "db": "errors",
     "templates.model": "",
     "templates.faults": "model templates.model",
@@ -40,7 +41,7 @@ ARROWS = {
     "expectations": "values",
     "suites": "errors expectations templates values",
     # the stations, in the way of the data; they meet in the pipeline
-    "uploads": "errors",
+    "uploads": "errors stores",
     "staging": "db model templates",
     "batches": "db domains errors model staging templates uploads",
     "structure": "errors model templates",
@@ -66,7 +67,7 @@ ARROWS = {
     "infer.sniff": "errors infer.field_words templates.model",
     "infer.column_facts": "values",
     "infer": "infer.column_facts errors infer.field_words model records_in infer.sniff templates.model templates validation",
-    "pipeline": "batches db errors lanes ledger loading model records_in reference settings staging templates validation",
+    "pipeline": "batches db errors lanes ledger loading model records_in reference settings staging templates uploads validation",
     "control": "batches db errors lanes ledger model staging",
     "reruns": "batches db errors layouts ledger model settings templates uploads",
     "replay": "batches db errors loading model parked pipeline templates",

@@ -39,15 +39,15 @@ def test_a_file_is_kept_whole_under_its_hash(tmp_path: Path, size: int) -> None:
     (tmp_path / "in.csv").write_bytes(content)
     upload = keep_file(tmp_path / "in.csv", tmp_path / "kept")
     digest = hashlib.sha256(content).hexdigest()
-    assert upload == Upload("in.csv", tmp_path / "kept" / digest[:2] / digest, size, digest)
-    assert upload.path.read_bytes() == content
+    assert upload == Upload("in.csv", str(tmp_path / "kept" / digest[:2] / digest), size, digest)
+    assert Path(upload.address).read_bytes() == content
     assert left(tmp_path / "kept") == [f"{digest[:2]}/{digest}"]
 
 
 def test_the_same_bytes_are_kept_once_under_any_name(tmp_path: Path) -> None:
     first = keep(io.BytesIO(b"a;b\n"), "first.csv", tmp_path)
     second = keep(io.BytesIO(b"a;b\n"), "second.csv", tmp_path)
-    assert (first.path, second.file_name) == (second.path, "second.csv")
+    assert (first.address, second.file_name) == (second.address, "second.csv")
     assert len(left(tmp_path)) == 1
 
 
@@ -86,7 +86,7 @@ def test_links_devices_pipes_and_directories_are_refused(tmp_path: Path) -> None
 
 def test_what_was_uploaded_is_not_for_everybody_to_read(tmp_path: Path) -> None:
     kept = keep(io.BytesIO(b"personal data"), "x.csv", tmp_path)
-    assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(kept.address).stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(

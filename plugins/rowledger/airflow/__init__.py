@@ -3,5 +3,7 @@
 ``tasks``     the bodies of the DAGs' tasks
 ``executor``  Airflow's LocalExecutor, with workers that may be killed
 ``desk``      the import desk behind Airflow's access control
+``storage``   kept files in object storage
+``secret_files``  the secrets of docker-compose.yml
 ``local``     a whole Airflow on this machine, for the demo and the tests
 """

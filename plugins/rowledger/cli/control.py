@@ -11,10 +11,20 @@ import typer
 from rowledger import control, pipeline
 from rowledger import roll_back as roll_backs
 from rowledger.cli.imports import tell_rolled_back
-from rowledger.cli.terminal import AsJson, Seqno, app, database, log_to_terminal, out, plain, print_json
+from rowledger.cli.terminal import (
+    AsJson,
+    Seqno,
+    app,
+    database,
+    from_environment,
+    log_to_terminal,
+    out,
+    plain,
+    print_json,
+)
 from rowledger.db import Connection
 from rowledger.model import Batch
-from rowledger.settings import Settings, from_environment
+from rowledger.settings import Settings
 
 PANEL = "Control"
 WhyOption = Annotated[str, typer.Option(help="Why; kept with the batch.", metavar="TEXT", show_default=False)]

@@ -30,6 +30,7 @@ from rowledger.cli.terminal import (
     database,
     err,
     find_template,
+    from_environment,
     known_kind,
     log_to_terminal,
     new_table,
@@ -44,7 +45,7 @@ from rowledger.cli.terminal import (
 from rowledger.db import Connection
 from rowledger.errors import DuplicateUpload, FileError, RowledgerError, SetupError, UnknownCode
 from rowledger.model import Batch, BatchStatus, Outcome
-from rowledger.settings import Settings, from_environment
+from rowledger.settings import Settings
 
 PANEL = "Imports"
 
@@ -447,7 +448,9 @@ def _header_of(batch: Batch, template: templates.ImportTemplate, settings: Setti
         return []
     from rowledger.layouts import header_of
 
-    return list(header_of(Path(batch.file_path), template, settings.scratch))
+    scratch = settings.scratch
+    with uploads.fetched(batch.file_path, batch.file_sha256, settings.uploads, scratch) as path:
+        return list(header_of(path, template, scratch))
 
 
 def _files(given: Iterable[Path]) -> Iterator[Path]:

@@ -21,6 +21,7 @@ from rowledger.db import Connection
 from rowledger.errors import RowledgerError, UnknownCode
 from rowledger.model import Batch
 from rowledger.settings import Settings
+from rowledger.settings import from_environment as local_settings
 
 app = typer.Typer(
     help="Import CSV files into PostgreSQL, with a ledger of what became of every record.",
@@ -53,6 +54,16 @@ SubscriptionOption = Annotated[
         "--subscription", help="A list to opt every contact in to; repeat for more.", metavar="LIST_ID"
     ),
 ]
+
+
+def from_environment() -> Settings:
+    """The settings, with the object store if they name one: only then is Airflow imported. Raises SetupError."""
+    settings = local_settings()
+    if settings.uploads_url is None:
+        return settings
+    from rowledger.airflow.storage import with_store
+
+    return with_store(settings)
 
 
 @contextlib.contextmanager
