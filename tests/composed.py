@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from rowledger.db import Connection
 COMPOSE: dict[str, Any] = yaml.safe_load((local.ROOT / "docker-compose.yml").read_text())
 WORKERS = ("worker-1", "worker-2")
 TASKS = {"ROWLEDGER_TASKS": "4", "ROWLEDGER_WORKER_TASKS": "2"}  # two workers on two cores
-INSTALL_REDIS = "This test needs Redis: `apt-get install redis-server`, or another one that brings `redis-server`."
+INSTALL_REDIS = (
+    "This test needs Redis: `apt-get install redis-server`, or another one that brings `redis-server`."
+)
 _EMAIL = "{name}@example.com"
 
 
@@ -38,10 +41,12 @@ _EMAIL = "{name}@example.com"
 class Composed:
     """The running Airflow and what its containers would see."""
 
-    api: local.Api
     place: local.Place
     variables: dict[str, str]
+    metadata_url: str
+    _objects: subprocess.Popen[bytes]
     _opened: Connection | None = None
+    _clients: dict[str, local.Api] = field(default_factory=dict)
 
     @property
     def connection(self) -> Connection:
@@ -51,21 +56,61 @@ class Composed:
             self._opened = db.connect(f"{self.variables['ROWLEDGER_DATABASE_URL']}?host={host}")
         return self._opened
 
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        user: str = local.USER,
+    ) -> tuple[int, bytes]:
+        """What a user is answered."""
+        credentials = {"Authorization": f"Bearer {self.client(user).token()}"}
+        with contextlib.closing(HTTPConnection("127.0.0.1", self.place.port, timeout=60)) as connection:
+            connection.request(method, path, body, credentials | (headers or {}))
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def client(self, user: str) -> local.Api:
+        """A client of Airflow's API that stays logged in."""
+        return self._clients.setdefault(user, local.Api(self.place, user))
+
+    @property
+    def api(self) -> local.Api:
+        return self.client(local.USER)
+
     def log(self, service: str) -> str:
         """What a service has said so far."""
         return (self.place.logs / f"{service}.log").read_text(errors="replace")
 
-    def add_user(self, name: str, role: str) -> local.Api:
-        """A user with a role of the FAB auth manager, logged in."""
+    @property
+    def home(self) -> Path:
+        """The folder of Rowledger in the containers."""
+        return Path(self.variables["ROWLEDGER_HOME"])
+
+    def object_storage(self, method: str, path: str, body: bytes | None = None) -> int:
+        """What the server of the object storage answers; it lets everybody in."""
+        address = self.variables["AWS_ENDPOINT_URL"].removeprefix("http://")
+        with contextlib.closing(HTTPConnection(address, timeout=60)) as connection:
+            connection.request(method, path, body)
+            return connection.getresponse().status
+
+    def end_object_storage(self) -> None:
+        """As if its machine were gone."""
+        self._objects.kill()
+        self._objects.wait()
+
+    def add_user(self, name: str, role: str) -> None:
+        """A user with a role of the FAB auth manager."""
         login = {"username": name, "password": self.place.password_of(name)}
         person = {"first_name": name, "last_name": name, "email": _EMAIL.format(name=name)}
         self.api.request("POST", "/auth/fab/v1/users", {**login, **person, "roles": [{"name": role}]})
-        return local.Api(self.place, name)
 
-    def run(self, command: list[str]) -> None:
-        """Run a command of a container to its end."""
+    def run(self, command: list[str]) -> str:
+        """Run a command of a container to its end; returns what it prints."""
         done = subprocess.run(command, env=self._whole(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
 
     def _whole(self) -> dict[str, str]:
         whole = local.environment(self.place, self.variables)
@@ -108,8 +153,11 @@ def started(server: Any, folder: Path) -> Iterator[Composed]:
     words = [_replaced(word, addresses) for word in command("redis")[1:]]
     redis_command = [redis_server, *words, "--port", str(redis), "--bind", "127.0.0.1", "--dir", str(folder)]
     moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(objects)]
-    with _process(redis_command, folder / "redis.log"), _process(moto, folder / "objects.log"):
-        composed = Composed(local.Api(place), place, variables)
+    with (
+        _process(redis_command, folder / "redis.log"),
+        _process(moto, folder / "objects.log") as objects_server,
+    ):
+        composed = Composed(place, variables, server.get_uri("airflow"), objects_server)
         _tell_password(place, secrets)
         local.migrated(place).touch()  # by init
         composed.run([_replaced(word, addresses) for word in command("init")])
@@ -154,11 +202,11 @@ def _tell_password(place: local.Place, secrets: Path) -> None:
 
 
 @contextlib.contextmanager
-def _process(words: list[str], log: Path) -> Iterator[None]:
+def _process(words: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(30)

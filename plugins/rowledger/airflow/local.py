@@ -42,7 +42,7 @@ LOOK_SECONDS = 0.5  # how often it is looked after the components
 BREATH_SECONDS = 5  # what ends at once is not started again at once
 STOP_SECONDS = 8  # a task that needs longer is killed; the next start goes on where it was
 # What makes Airflow notice within seconds that a part of it is lost, and outlast the restart of another part.
-# docker-compose.yml has the same.
+# docker-compose.yml has the same, and executor and places of its own.
 RECOVERY = {
     # A scheduler without a heartbeat for so long is lost; another one starts its tasks anew. Not less: each beat writes
     # the time of the one before, so that a scheduler that needs ten seconds to expand a large run would count itself lost.
@@ -56,6 +56,8 @@ RECOVERY = {
     "WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
     # What a supervisor sleeps when it overlooks the end of its task.
     "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+}
+EXECUTOR = {
     # As many as run at once. The LocalExecutor counts no running tasks; without this it queues up all that could run
     # some day, first in, first out, whatever their priority, and with tokens that expire meanwhile.
     "CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "4",
@@ -183,6 +185,7 @@ def environment(place: Place, rowledger: Mapping[str, str]) -> dict[str, str]:
 def _configuration(place: Place) -> dict[str, str]:
     return (
         RECOVERY
+        | EXECUTOR
         | {
             "CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),

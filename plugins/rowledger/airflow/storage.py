@@ -102,6 +102,15 @@ def with_store(given: Settings) -> Settings:
     return dataclasses.replace(given, store=ObjectStore(given.uploads_url, given.home / "uploads"))
 
 
+def warm() -> None:
+    """Import what speaks to the store, if there is one, so that forks of this process need not."""
+    url = from_environment().uploads_url
+    if url is not None:
+        import fsspec
+
+        fsspec.get_filesystem_class(url.partition("://")[0])
+
+
 def main() -> None:
     """Make what the object store needs."""
     store = settings().store
