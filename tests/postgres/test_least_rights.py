@@ -91,7 +91,7 @@ def worker(connection: Connection, tmp_path_factory: pytest.TempPathFactory) -> 
 def one(connection: Connection, query: str) -> Any:
     with transaction(connection) as cursor:
         cursor.execute(query)
-        return list(cursor.fetchone().values())[0]  # type: ignore[union-attr]
+        return next(iter(cursor.fetchone().values()))  # type: ignore[union-attr]
 
 
 def test_the_role_owns_nothing_but_two_schemas_and_what_is_in_them(connection: Connection) -> None:
