@@ -11,7 +11,7 @@ help: ## this list
 demo: .venv/installed ## start everything and import the sample files (ARGS=--exit stops after the table)
 	$(BIN)/python -m rowledger.demo $(ARGS)
 
-test: .venv/installed-dev ## install what tests need and run them all (ARGS="tests/unit -k name" for some)
+test: .venv/installed-dev ## install what tests need and run them all; needs redis-server (ARGS="tests/unit -k name" for some)
 	$(BIN)/pytest $(ARGS)
 
 lint: .venv/installed-dev ## check style and format
@@ -54,7 +54,7 @@ clean: ## remove the environment, the demo's data and caches
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-scale.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt -c requirements.lock
 	touch $@
 
