@@ -88,12 +88,14 @@ class Composed:
         """The folder of Rowledger in the containers."""
         return Path(self.variables["ROWLEDGER_HOME"])
 
-    def object_storage(self, method: str, path: str, body: bytes | None = None) -> int:
-        """What the server of the object storage answers; it lets everybody in."""
-        address = self.variables["AWS_ENDPOINT_URL"].removeprefix("http://")
-        with contextlib.closing(HTTPConnection(address, timeout=60)) as connection:
-            connection.request(method, path, body)
-            return connection.getresponse().status
+    def objects(self) -> Any:
+        """A client of the server of the object storage, which lets in whoever has a key."""
+        import boto3
+
+        return boto3.client(
+            "s3", endpoint_url=self.variables["AWS_ENDPOINT_URL"], region_name="us-east-1",
+            aws_access_key_id="tester", aws_secret_access_key="tester",
+        )  # fmt: skip
 
     def end_object_storage(self) -> None:
         """As if its machine were gone."""
@@ -102,6 +104,8 @@ class Composed:
 
     def add_user(self, name: str, role: str) -> None:
         """A user with a role of the FAB auth manager."""
+        known = json.loads(self.place.passwords.read_text())
+        self.place.passwords.write_text(json.dumps({name: f"password of {name}"} | known))
         login = {"username": name, "password": self.place.password_of(name)}
         person = {"first_name": name, "last_name": name, "email": _EMAIL.format(name=name)}
         self.api.request("POST", "/auth/fab/v1/users", {**login, **person, "roles": [{"name": role}]})

@@ -185,9 +185,8 @@ def migrate(connection: Connection) -> list[str]:
     with transaction(connection) as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('rowledger migrate'))")
         cursor.execute("SELECT FROM pg_namespace WHERE nspname = 'rowledger'")
-        if (
-            not cursor.fetchone()
-        ):  # IF NOT EXISTS would ask for the right to make schemas, also when it is there
+        # IF NOT EXISTS would ask for the right to make schemas also when it is there.
+        if not cursor.fetchone():
             cursor.execute("CREATE SCHEMA rowledger")
         cursor.execute(
             "CREATE TABLE IF NOT EXISTS rowledger.migration ("

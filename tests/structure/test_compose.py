@@ -28,6 +28,12 @@ SECRETS = "/run/rowledger"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
+def mounts(service: str) -> list[str]:
+    """The volumes of a service, each as source:target."""
+    given = SERVICES[service].get("volumes", [])
+    return [f"{one['source']}:{one['target']}" if isinstance(one, dict) else one for one in given]
+
+
 def commands(service: str) -> list[str]:
     command = SERVICES[service].get("command", [])
     assert isinstance(command, list)
@@ -89,9 +95,8 @@ def test_services_depend_only_on_services_that_exist_and_wait_for_what_ends_or_i
 
 
 def test_volumes_and_configs_that_are_named_are_declared() -> None:
-    for service in SERVICES.values():
-        named = {default(volume).partition(":")[0] for volume in service.get("volumes", [])}
-        assert named <= set(COMPOSE["volumes"])
+    for name, service in SERVICES.items():
+        assert {default(mount).partition(":")[0] for mount in mounts(name)} <= set(COMPOSE["volumes"])
         assert {config["source"] for config in service.get("configs", [])} <= set(COMPOSE["configs"])
 
 
@@ -115,11 +120,19 @@ def test_no_secret_is_in_the_image() -> None:
 
 
 def test_only_the_service_that_makes_the_secrets_may_write_them() -> None:
-    for name, service in SERVICES.items():
-        mounts = [mount for mount in service.get("volumes", []) if SECRETS in mount]
-        assert mounts == [f"${{ROWLEDGER_SECRETS:-secrets}}:{SECRETS}{'' if name == 'secrets' else ':ro'}"], (
+    for name in SERVICES:
+        secret = [mount for mount in mounts(name) if SECRETS in mount]
+        assert secret == [f"${{ROWLEDGER_SECRETS:-secrets}}:{SECRETS}{'' if name == 'secrets' else ':ro'}"], (
             name
         )
+
+
+def test_the_object_storage_may_write_into_its_volume() -> None:
+    """The image has another owner of the folder; the volume gets that of the first folder it is mounted at."""
+    assert "objects:/var/lib/rowledger" in mounts("secrets")
+    (data,) = (one for one in SERVICES["objects"]["volumes"] if isinstance(one, dict))
+    assert data["volume"] == {"nocopy": True}
+    assert re.search(r"for folder in /var/lib/rowledger .*\n.*chown rowledger", DOCKERFILE)
 
 
 def test_every_secret_file_that_is_read_is_made(tmp_path: Path) -> None:

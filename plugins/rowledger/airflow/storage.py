@@ -7,6 +7,7 @@ object appears when all of it has arrived, under the SHA-256 of its bytes, so th
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from rowledger.settings import Settings, from_environment
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
+log = logging.getLogger("rowledger.airflow")
 PART_BYTES = 8 << 20  # of an upload, a few of which are in memory at a time
 
 
@@ -63,11 +65,15 @@ class ObjectStore:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Errors of whatever library speaks to the store, in words; each has classes of its own."""
+        """Errors of whatever library speaks to the store, in words; each has classes of its own.
+
+        Their text has addresses, which are nobody's business on a page: it goes into the log.
+        """
         try:
             yield
         except Exception as error:
-            why = f"{type(error).__name__}: {str(error)[:200]}"
+            why = type(error).__name__
+            log.warning("The object storage of the uploads: %s: %s", why, error)
             raise TryAgain(
                 f"The object storage of the uploads cannot be reached or refuses ({why})."
             ) from error
