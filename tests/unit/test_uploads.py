@@ -110,3 +110,20 @@ def test_any_file_name_can_be_stored_and_shown(tmp_path: Path, name: bytes, show
 
 def test_a_long_file_name_keeps_its_end(tmp_path: Path) -> None:
     assert keep(io.BytesIO(b"x"), "x" * 1000 + ".csv", tmp_path).file_name == "x" * 251 + ".csv"
+
+
+def test_a_file_in_a_folder_is_read_where_it_is(tmp_path: Path) -> None:
+    kept = keep(io.BytesIO(b"x"), "x.csv", tmp_path / "kept")
+    with uploads.fetched(kept.address, kept.sha256, tmp_path / "kept", tmp_path / "scratch") as path:
+        assert str(path) == kept.address
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_a_file_of_an_object_store_is_not_looked_for_in_a_folder(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            SetupError, match="s3://bucket/x is kept in object storage; ROWLEDGER_UPLOADS does not say"
+        ),
+        uploads.fetched("s3://bucket/x", "0" * 64, tmp_path, tmp_path / "scratch"),
+    ):
+        pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any
@@ -61,6 +62,8 @@ def from_environment() -> Settings:
     settings = local_settings()
     if settings.uploads_url is None:
         return settings
+    # Airflow logs to where our answers go.
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
     from rowledger.airflow.storage import with_store
 
     return with_store(settings)
