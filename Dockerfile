@@ -1,16 +1,18 @@
-# The image of every service in docker-compose.yml but the database.
+# The image of every service of Airflow in docker-compose.yml and of deploy/helm-values.yml.
 FROM python:3.13-slim
 RUN useradd --create-home --uid 50000 rowledger
 WORKDIR /opt/rowledger
-COPY requirements.txt requirements.lock ./
-RUN pip install --no-cache-dir -r requirements.txt -c requirements.lock
+COPY requirements.txt requirements-scale.txt requirements.lock ./
+RUN pip install --no-cache-dir -r requirements-scale.txt -c requirements.lock
 COPY pyproject.toml README.md ./
 COPY plugins plugins
 RUN pip install --no-cache-dir --no-deps -e . && python -m compileall -q plugins
 COPY config config
 COPY dags dags
 COPY include include
-RUN mkdir -p /var/lib/rowledger /opt/airflow && chown rowledger: /var/lib/rowledger /opt/airflow
+# A new volume takes over the owner of the folder it is mounted at.
+RUN for folder in /var/lib/rowledger /opt/airflow /opt/airflow/logs /run/rowledger; do \
+        mkdir -p $folder && chown rowledger: $folder && chmod 750 $folder; done
 USER rowledger
 ENV AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/rowledger/dags \

@@ -11,7 +11,7 @@ help: ## this list
 demo: .venv/installed ## start everything and import the sample files (ARGS=--exit stops after the table)
 	$(BIN)/python -m rowledger.demo $(ARGS)
 
-test: .venv/installed-dev ## install what tests need and run them all (ARGS="tests/unit -k name" for some)
+test: .venv/installed-dev .venv/programs ## install what tests need and run them all (ARGS="tests/unit -k name" for some)
 	$(BIN)/pytest $(ARGS)
 
 lint: .venv/installed-dev ## check style and format
@@ -57,8 +57,14 @@ clean: ## remove the environment, the demo's data and caches
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-scale.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt -c requirements.lock
+	touch $@
+
+# A browser and Redis come from the system; where this may not install them, the tests that need them say so.
+.venv/programs: .venv/bin/python
+	if ! { command -v chromium && command -v redis-server; } >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -q && apt-get install -qy chromium redis-server >/dev/null; fi
 	touch $@
 
 .PHONY: help demo test lint format types described bench bench-desk chaos guards lock clean

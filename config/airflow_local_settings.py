@@ -1,6 +1,6 @@
 """Keeps workers warm: Airflow executes this file at the start of every one of its processes.
 
-Great Expectations takes seconds to import. Tasks are forked, so what the process that forks them has imported costs
+Great Expectations takes seconds to import, and so does what speaks to object storage. Tasks are forked, so what the process that forks them has imported costs
 them nothing. Processes that fork no tasks (DAG processor, API server, triggerer, commands) must not pay for it.
 """
 
@@ -25,6 +25,8 @@ def _executor() -> str:
 
 
 if _forks_tasks(sys.argv[1:], _executor()):
-    from rowledger.suites import warm
+    from rowledger import suites
+    from rowledger.airflow import storage
 
-    warm()
+    suites.warm()
+    storage.warm()

@@ -34,7 +34,7 @@ from rowledger.errors import (
 )
 from rowledger.model import Batch, BatchStatus, Outcome, Reason
 from rowledger.templates import ImportTemplate
-from rowledger.uploads import Upload
+from rowledger.uploads import Upload, in_a_store
 
 _SQL = queries("batches")
 log = logging.getLogger("rowledger")
@@ -99,7 +99,7 @@ def register(
             cursor,
             _SQL["register"],
             same
-            | {"seqno": seqno, "parent_seqno": parent_seqno, "kind": template.kind, "file_name": upload.file_name, "file_path": str(upload.path),
+            | {"seqno": seqno, "parent_seqno": parent_seqno, "kind": template.kind, "file_name": upload.file_name, "file_path": upload.address,
                "file_bytes": upload.bytes, "by": by, "through": through},
         )  # fmt: skip
         assert new
@@ -177,10 +177,10 @@ def reprocess(
         raise NotPossible(
             f"Import batch {batch.seqno} is {batch.status.replace('_', ' ')}; only one that has ended can be reprocessed."
         )
-    path = Path(batch.file_path)
-    if not path.exists():
+    # What an object store has lost is noticed when the file is read.
+    if not in_a_store(batch.file_path) and not Path(batch.file_path).exists():
         raise NotPossible(f"The file of import batch {batch.seqno} is not kept any more; upload it again.")
-    upload = Upload(batch.file_name, path, batch.file_bytes, batch.file_sha256)
+    upload = Upload(batch.file_name, batch.file_path, batch.file_bytes, batch.file_sha256)
     return register_child(
         connection, upload, template, suite_hash, batch, "reprocessed", by=by, through=through
     )

@@ -184,7 +184,10 @@ def migrate(connection: Connection) -> list[str]:
     applied = []
     with transaction(connection) as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('rowledger migrate'))")
-        cursor.execute("CREATE SCHEMA IF NOT EXISTS rowledger")
+        cursor.execute("SELECT FROM pg_namespace WHERE nspname = 'rowledger'")
+        # IF NOT EXISTS would ask for the right to make schemas also when it is there.
+        if not cursor.fetchone():
+            cursor.execute("CREATE SCHEMA rowledger")
         cursor.execute(
             "CREATE TABLE IF NOT EXISTS rowledger.migration ("
             " name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from rowledger import batches, uploads
 from rowledger.batches import RequestKey
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
-from rowledger.errors import NotPossible, WrongValue
+from rowledger.errors import FileError, NotPossible, WrongValue
 from rowledger.layouts import REASON_HEADER, Layout, layout_of
 from rowledger.model import Batch
 from rowledger.settings import Settings
@@ -50,16 +51,28 @@ class Mended:
 
 def columns(batch: Batch, template: ImportTemplate, settings: Settings) -> Columns:
     """What the batch's file looks like. Raises NotPossible if the file is not kept any more, or never was readable."""
-    path = Path(batch.file_path)
-    if not path.is_file():
-        raise NotPossible(
-            f"The file of import batch {batch.seqno} is not kept any more, so it is not known what stood where."
-        )
-    layout = layout_of(path, template, settings.scratch)
+    with _kept(batch, settings) as path:
+        layout = layout_of(path, template, settings.scratch)
     without = next(
         (place for place, name in enumerate(layout.header or ()) if fold_header(name) == REASON_HEADER), None
     )
     return _columns(layout, template, without)
+
+
+@contextmanager
+def _kept(batch: Batch, settings: Settings) -> Iterator[Path]:
+    gone = NotPossible(
+        f"The file of import batch {batch.seqno} is not kept any more, so it is not known what stood where."
+    )
+    with ExitStack() as stack:
+        fetched = uploads.fetched(batch.file_path, batch.file_sha256, settings.uploads, settings.scratch)
+        try:
+            path = stack.enter_context(fetched)
+        except FileError:
+            raise gone from None
+        if not path.exists():
+            raise gone
+        yield path
 
 
 def _columns(layout: Layout, template: ImportTemplate, without: int | None) -> Columns:

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rowledger import batches, lanes, ledger, loading, reference, staging
+from rowledger import batches, lanes, ledger, loading, reference, staging, uploads
 from rowledger.db import Connection, Cursor, connect, transaction
 from rowledger.errors import Fenced, FileError, RowledgerError, SetupError, TryAgain, WorkerLost
 from rowledger.feeds import unusual
@@ -60,6 +60,11 @@ class Worker:
         with transaction(self.connection) as cursor:
             batches.hold(cursor, batch, self.settings.lease_seconds)
             yield cursor
+
+    def file(self, batch: Batch) -> AbstractContextManager[Path]:
+        """The file of a batch, on this machine for as long as it is used."""
+        settings = self.settings
+        return uploads.fetched(batch.file_path, batch.file_sha256, settings.uploads, settings.scratch)
 
     @contextmanager
     def another(self) -> Iterator[Worker]:
@@ -117,7 +122,7 @@ def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) ->
     lists = sorted({column.reference for column in template.columns if column.reference})
     references = reference.value_lists(worker.connection, lists, batch.domain_id)
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # Arrow's own pool keeps what it no longer needs
-    with Records(Path(batch.file_path), template, worker.settings.scratch) as records:
+    with worker.file(batch) as path, Records(path, template, worker.settings.scratch) as records:
         columns = {
             c.field: name for c, name in zip(template.columns, records.layout.names, strict=True) if c.field
         }
@@ -252,7 +257,7 @@ def _add_raw_cells(
     from rowledger.records_in import Records, raw_cells
 
     template = template_of(worker.connection, batch)
-    with Records(Path(batch.file_path), template, worker.settings.scratch) as records:
+    with worker.file(batch) as path, Records(path, template, worker.settings.scratch) as records:
         for part in records.chunks(0, worker.settings.validate_chunk):
 
             def keep(part: Chunk = part) -> None:
@@ -309,7 +314,7 @@ def _count(worker: Worker, batch: Batch) -> int:
     from rowledger.records_in import Records
 
     template = template_of(worker.connection, batch)
-    with Records(Path(batch.file_path), template, worker.settings.scratch) as records:
+    with worker.file(batch) as path, Records(path, template, worker.settings.scratch) as records:
         return int(records.count)
 
 

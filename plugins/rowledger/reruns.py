@@ -45,9 +45,7 @@ def rerun(
 
 
 def _rejects(connection: Connection, settings: Settings, batch: Batch, template: ImportTemplate) -> Upload:
-    header = (
-        list(header_of(Path(batch.file_path), template, settings.scratch)) if template.file.header else []
-    )
+    header = list(_header(batch, template, settings)) if template.file.header else []
     name = Path(batch.file_name)
     with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="rerun-") as folder:
         path = Path(folder) / "rejects.csv"
@@ -58,3 +56,9 @@ def _rejects(connection: Connection, settings: Settings, batch: Batch, template:
             raise NotPossible(f"Import batch {batch.seqno} has no rejected records.")
         with path.open("rb") as source:
             return uploads.keep(source, f"{name.stem}_rejects{name.suffix}", settings.uploads)
+
+
+def _header(batch: Batch, template: ImportTemplate, settings: Settings) -> tuple[str, ...]:
+    scratch = settings.scratch
+    with uploads.fetched(batch.file_path, batch.file_sha256, settings.uploads, scratch) as path:
+        return header_of(path, template, scratch)

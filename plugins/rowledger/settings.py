@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from rowledger.errors import SetupError
+from rowledger.stores import Store
 
 MAX_BATCHES_PER_RUN = 1024  # Airflow maps a task over no more ([core] max_map_length)
 
@@ -19,7 +21,8 @@ class Settings:
     records per transaction, ``load_lanes`` how many connections load a batch of more than one such chunk;
     ``lease_seconds`` is how long a batch belongs to a worker that says nothing; after ``max_attempts`` workers in a row
     that were lost at a batch it fails. Whoever asks for approval looks every ``approval_seconds`` whether it was given
-    elsewhere.
+    elsewhere. ``uploads_url`` is the place in object storage where uploads are kept, ``store``
+    what speaks to it; None means a folder under ``home``.
     """
 
     home: Path
@@ -34,10 +37,17 @@ class Settings:
     max_upload_bytes: int = 2_000_000_000
     feeds: Path = Path("include/feeds")
     approval_seconds: int = 300
+    uploads_url: str | None = None
+    store: Store | None = None
 
     @property
-    def uploads(self) -> Path:
-        return self.home / "uploads"
+    def uploads(self) -> Path | Store:
+        """Where uploads are kept. Raises SetupError if that is object storage and nothing speaks to it."""
+        if self.uploads_url and not self.store:
+            raise SetupError(
+                f"Uploads are kept in {self.uploads_url}, which can only be reached with Airflow."
+            )
+        return self.store or self.home / "uploads"
 
     @property
     def scratch(self) -> Path:
@@ -59,7 +69,15 @@ def from_environment() -> Settings:
         batches_per_run=_positive("ROWLEDGER_BATCHES_PER_RUN", Settings.batches_per_run, MAX_BATCHES_PER_RUN),
         max_attempts=_positive("ROWLEDGER_MAX_ATTEMPTS", Settings.max_attempts),
         max_upload_bytes=_positive("ROWLEDGER_MAX_UPLOAD_BYTES", Settings.max_upload_bytes),
+        uploads_url=_url("ROWLEDGER_UPLOADS"),
     )
+
+
+def _url(name: str) -> str | None:
+    value = os.environ.get(name) or None
+    if value and not re.match(r"[a-z][a-z0-9]*://[^/]", value):
+        raise SetupError(f"{name} must be a URL such as s3://bucket/folder, not {value!r}.")
+    return value
 
 
 def _positive(name: str, default: int, most: int | None = None) -> int:

@@ -1,7 +1,7 @@
 """Bytes in: read a stream once, count and hash it, and keep it.
 
-Files are kept under the SHA-256 of their content, so the same bytes are kept once. A file appears under its final
-name only when it is complete and on disk; a crash leaves at most a ``.part`` file.
+Files are kept under the SHA-256 of their content, so the same bytes are kept once: in a folder, or in an object store.
+A file appears under its final name only when it is complete and on disk; a crash leaves at most a ``.part`` file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from rowledger.errors import DiskFull, NotKept, NotReadable
+from rowledger.errors import DiskFull, FileError, NotKept, NotReadable, SetupError
+from rowledger.stores import Store
 
 BLOCK_BYTES = 1 << 20
 MAX_FILE_NAME = 255
@@ -28,18 +29,18 @@ ORPHAN_SECONDS = 24 * 3600  # no upload takes that long: its process is dead
 
 @dataclass(frozen=True)
 class Upload:
-    """A kept file: its display name, where it is, its size in bytes and its SHA-256 in hex."""
+    """A kept file: its display name, its path or URL, its size in bytes and its SHA-256 in hex."""
 
     file_name: str
-    path: Path
+    address: str
     bytes: int
     sha256: str
 
 
-def keep_file(path: Path, folder: Path) -> Upload:
-    """Keep a copy of a regular file; links and devices are refused. Raises NotReadable."""
+def keep_file(path: Path, place: Path | Store) -> Upload:
+    """Keep a copy of a regular file; links and devices are refused. Raises NotReadable, or TryAgain as a Store does."""
     with opened(path) as source:
-        return keep(source, path.name, folder)
+        return keep(source, path.name, place)
 
 
 def opened(path: Path) -> io.BufferedReader:
@@ -55,9 +56,9 @@ def opened(path: Path) -> io.BufferedReader:
     return open(descriptor, "rb")  # noqa: PTH123 - an open descriptor has no path; the caller closes it
 
 
-def keep(source: BinaryIO, file_name: str, folder: Path) -> Upload:
-    """Keep a stream of bytes under ``folder``. Raises DiskFull, or NotKept if the folder is not writable."""
-    with Part(folder) as part:
+def keep(source: BinaryIO, file_name: str, place: Path | Store) -> Upload:
+    """Keep a stream of bytes. Raises DiskFull, NotKept if the folder is not writable, TryAgain as a Store does."""
+    with Part(place) as part:
         with part.writing():
             while block := source.read(BLOCK_BYTES):
                 part.write(block)
@@ -70,8 +71,9 @@ class Part:
     Every method raises DiskFull, or NotKept if the folder is not writable.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._digest, self.bytes = folder, hashlib.sha256(), 0
+    def __init__(self, place: Path | Store) -> None:
+        self._place, self._digest, self.bytes = place, hashlib.sha256(), 0
+        folder = self._folder = place if isinstance(place, Path) else place.spool
         with self.writing():
             folder.mkdir(parents=True, exist_ok=True)
             _reap(folder)
@@ -90,15 +92,22 @@ class Part:
         return self._digest.hexdigest()
 
     def keep(self, file_name: str) -> Upload:
-        """Bring the file to disk for good, under its hash."""
-        digest = self.sha256
-        final = self._folder / digest[:2] / digest
+        """Keep the file for good, under its hash. Raises TryAgain, too, as a Store does."""
         with self.writing():
             self._file.flush()
+        if isinstance(self._place, Path):
+            address = str(self._to_disk(self._place))
+        else:
+            address = self._place.keep(Path(self._file.name), self.sha256)
+        return Upload(display_name(file_name), address, self.bytes, self.sha256)
+
+    def _to_disk(self, folder: Path) -> Path:
+        final = folder / self.sha256[:2] / self.sha256
+        with self.writing():
             os.fsync(self._file.fileno())
             final.parent.mkdir(exist_ok=True)
             Path(self._file.name).replace(final)
-        return Upload(display_name(file_name), final, self.bytes, digest)
+        return final
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -117,6 +126,39 @@ class Part:
         with suppress(OSError):  # a full disk, once more
             self._file.close()
         Path(self._file.name).unlink(missing_ok=True)
+
+
+@contextmanager
+def fetched(address: str, sha256: str, place: Path | Store, scratch: Path) -> Iterator[Path]:
+    """A kept file as a file of this machine: itself, or a nameless copy in ``scratch`` that goes at the end.
+
+    Raises FileError if an object is gone or changed, TryAgain as a Store does, OSError if the copy cannot be written.
+    """
+    if not in_a_store(address):
+        yield Path(address)
+        return
+    if isinstance(place, Path):
+        raise SetupError(
+            f"{address} is kept in object storage; ROWLEDGER_UPLOADS does not say where that is."
+        )
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=scratch) as copy:  # has no name, so no crash leaves it behind
+        digest = hashlib.sha256()
+        with place.opened(address) as source:
+            while block := source.read(BLOCK_BYTES):
+                digest.update(block)
+                copy.write(block)
+        copy.flush()
+        if digest.hexdigest() != sha256:
+            raise FileError(
+                "file_changed", "The kept file is not what was uploaded any more; upload it again."
+            )
+        yield Path(f"/proc/self/fd/{copy.fileno()}")
+
+
+def in_a_store(address: str) -> bool:
+    """Whether the address is a URL, not a path."""
+    return "://" in address
 
 
 def _reap(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""One real Airflow for the whole run, on the throw-away PostgreSQL; what kills its parts comes last."""
+"""One real Airflow for the whole run, on the throw-away PostgreSQL; what has one of its own comes first, what kills its parts last."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def sign_in(engine: Engine, browser: Browser) -> Iterator[Callable[..., Page]]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     airflow = [item for item in items if item.path.parent.name == "airflow"]
     places = [place for place, item in enumerate(items) if item in airflow]
-    airflow.sort(key=lambda item: item.path.stem == "test_kills")
+    order = {"test_many_machines": -1, "test_kills": 1}
+    airflow.sort(key=lambda item: order.get(item.path.stem, 0))
     for place, item in zip(places, airflow, strict=True):
         items[place] = item

@@ -262,3 +262,15 @@ import airflow_local_settings
 print("great_expectations" in sys.modules)
 """
     assert python(code, tmp_path, AIRFLOW__CORE__EXECUTOR=executor) == str(warm)
+
+
+@pytest.mark.parametrize("uploads", ["", "s3://bucket"])
+def test_workers_are_warmed_for_object_storage_if_uploads_are_there(uploads: str, tmp_path: Path) -> None:
+    code = """
+import sys
+sys.argv = ["airflow", "celery", "worker"]
+import airflow_local_settings
+print("s3fs" in sys.modules)
+"""
+    variables = {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "ROWLEDGER_UPLOADS": uploads}
+    assert python(code, tmp_path, **variables) == str(bool(uploads))

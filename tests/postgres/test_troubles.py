@@ -100,7 +100,7 @@ def test_an_upload_to_a_full_disk_is_refused_and_leaves_nothing(disk: Disk, tmp_
         uploads.keep_file(file, disk.path / "uploads")
     assert [path for path in disk.path.rglob("*") if path.is_file()] == []
     disk.resize(2000)
-    assert uploads.keep_file(file, disk.path / "uploads").path.read_bytes() == file.read_bytes()
+    assert Path(uploads.keep_file(file, disk.path / "uploads").address).read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize(

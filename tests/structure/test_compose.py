@@ -1,53 +1,178 @@
-"""docker-compose.yml: no container engine runs where the tests do, so it is parsed and held against what it names."""
+"""docker-compose.yml: no container engine runs where the tests do, so it is parsed and held against what it names.
+
+tests/airflow/test_many_machines.py runs its commands with its environment.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from rowledger.airflow import secret_files
+from rowledger.airflow.local import COMPONENTS, RECOVERY
+
 ROOT = Path(__file__).parent.parent.parent
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ONCE = ("secrets", "init")
+LASTING = [name for name in SERVICES if name not in ONCE]
+AIRFLOW = [*COMPONENTS, "worker"]
+SECRETS = "/run/rowledger"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
+def mounts(service: str) -> list[str]:
+    """The volumes of a service, each as source:target."""
+    given = SERVICES[service].get("volumes", [])
+    return [f"{one['source']}:{one['target']}" if isinstance(one, dict) else one for one in given]
+
+
+def commands(service: str) -> list[str]:
+    command = SERVICES[service].get("command", [])
+    assert isinstance(command, list)
+    return command
+
+
+def default(text: str) -> str:
+    """What compose makes of ${NAME:-default} if nobody says anything."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
 def test_every_component_of_the_local_airflow_is_a_service_that_runs_the_same_command() -> None:
-    from rowledger.airflow.local import COMPONENTS
-
     for component in COMPONENTS:
-        assert COMPOSE["services"][component]["command"] == ["airflow", component]
+        assert commands(component) == ["airflow", component]
+    assert commands("worker") == ["airflow", "celery", "worker"]
 
 
-def test_what_lets_the_local_airflow_recover_is_set_for_every_container_too() -> None:
-    from rowledger.airflow.local import COMPONENTS, RECOVERY
-
-    for component in COMPONENTS:
-        service = COMPOSE["services"][component]
-        assert {name: service["environment"].get(f"AIRFLOW__{name}") for name in RECOVERY} == RECOVERY
-        assert service["restart"] == "unless-stopped"
-    assert COMPOSE["services"]["postgres"]["restart"] == "unless-stopped"
+@pytest.mark.parametrize("service", AIRFLOW)
+def test_what_lets_the_local_airflow_recover_is_set_for_every_container_too(service: str) -> None:
+    environment = SERVICES[service]["environment"]
+    assert {name: environment.get(f"AIRFLOW__{name}") for name in RECOVERY} == RECOVERY
+    assert environment["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
 
 
-def test_services_depend_only_on_services_that_exist() -> None:
-    for service in COMPOSE["services"].values():
-        assert set(service.get("depends_on", {})) <= set(COMPOSE["services"])
+def test_no_more_tasks_are_queued_up_than_the_workers_have_places() -> None:
+    environment = {name: default(value) for name, value in SERVICES["scheduler"]["environment"].items()}
+    places = SERVICES["worker"]["deploy"]["replicas"] * int(
+        environment["AIRFLOW__CELERY__WORKER_CONCURRENCY"]
+    )
+    assert int(environment["AIRFLOW__CORE__PARALLELISM"]) == places
+    assert int(environment["AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT"]) == places
 
 
-def test_no_secret_has_a_value_or_a_default_in_the_file() -> None:
-    text = (ROOT / "docker-compose.yml").read_text()
-    for name in ("POSTGRES_PASSWORD", "FERNET_KEY", "JWT_SECRET"):
-        assert f"${{{name}:?" in text
-        assert f"${{{name}:-" not in text
+@pytest.mark.parametrize("service", LASTING)
+def test_what_ends_is_started_again_what_is_ill_is_seen_and_nobody_takes_the_machine(service: str) -> None:
+    assert SERVICES[service]["restart"] == "unless-stopped"
+    assert SERVICES[service]["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    assert set(SERVICES[service]["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_nothing_runs_as_root(service: str) -> None:
+    user = str(SERVICES[service].get("user", "")).partition(":")[0]
+    assert (SERVICES[service]["image"] == "rowledger" and not user) or user not in ("", "root", "0")
+    assert not SERVICES[service].get("privileged")
+
+
+def test_nothing_in_the_image_runs_as_root() -> None:
+    assert DOCKERFILE.rindex("USER rowledger") > DOCKERFILE.rindex("RUN ")
+    assert "--uid 50000" in DOCKERFILE
+    assert {SERVICES[name]["user"] for name in ("redis", "objects")} == {"50000:50000"}, "reads what it made"
+
+
+def test_services_depend_only_on_services_that_exist_and_wait_for_what_ends_or_is_healthy() -> None:
+    for service in SERVICES.values():
+        for name, how in service.get("depends_on", {}).items():
+            wanted = "service_completed_successfully" if name in ONCE else "service_healthy"
+            assert how == {"condition": wanted}, name
+
+
+def test_volumes_and_configs_that_are_named_are_declared() -> None:
+    for name, service in SERVICES.items():
+        assert {default(mount).partition(":")[0] for mount in mounts(name)} <= set(COMPOSE["volumes"])
+        assert {config["source"] for config in service.get("configs", [])} <= set(COMPOSE["configs"])
+
+
+def test_compose_up_is_the_only_command() -> None:
+    """Nothing has to be said before: every variable of the file has a default."""
+    assert re.findall(r"(?<!\$)\$\{\w+(?!\w|:-)[^}]*\}", TEXT) == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_secret_is_in_an_environment(service: str) -> None:
+    given = SERVICES[service].get("environment", {})
+    for name, value in given.items():
+        if re.search(r"PASSWORD|SECRET|KEY|BROKER_URL|CREDENTIALS|PGPASS", name):
+            assert value.removeprefix("cat ").startswith(f"{SECRETS}/"), name
+        assert not re.search(r"://[^/@]*:[^/@]*@", value), name
+
+
+def test_no_secret_is_in_the_image() -> None:
     assert not re.search(r"(?i)(password|secret|key)\s*=", DOCKERFILE)
+    assert ".rowledger" in (ROOT / ".dockerignore").read_text().split()
+
+
+def test_only_the_service_that_makes_the_secrets_may_write_them() -> None:
+    for name in SERVICES:
+        secret = [mount for mount in mounts(name) if SECRETS in mount]
+        assert secret == [f"${{ROWLEDGER_SECRETS:-secrets}}:{SECRETS}{'' if name == 'secrets' else ':ro'}"], (
+            name
+        )
+
+
+def test_the_object_storage_may_write_into_its_volume() -> None:
+    """The image has another owner of the folder; the volume gets that of the first folder it is mounted at."""
+    assert "objects:/var/lib/rowledger" in mounts("secrets")
+    (data,) = (one for one in SERVICES["objects"]["volumes"] if isinstance(one, dict))
+    assert data["volume"] == {"nocopy": True}
+    assert re.search(r"for folder in /var/lib/rowledger .*\n.*chown rowledger", DOCKERFILE)
+
+
+def test_every_secret_file_that_is_read_is_made(tmp_path: Path) -> None:
+    secret_files.make(tmp_path)
+    read = set(re.findall(rf"{SECRETS}/(\w[\w.]*)", TEXT))
+    assert read <= {path.name for path in tmp_path.iterdir()}
+    assert {"pgpass", "broker_url", "aws_credentials", "redis.conf"} <= read
+
+
+def test_secret_files_are_for_their_owner_and_group_and_stay(tmp_path: Path) -> None:
+    (tmp_path / "admin_password").write_text("of my own")
+    secret_files.make(tmp_path)
+    first = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    secret_files.make(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == first
+    assert first["admin_password"] == "of my own"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes.pop("pgpass") == 0o600, "libpq does not read it otherwise"
+    del modes["admin_password"]
+    assert set(modes.values()) == {0o440}
+    assert len({text for name, text in first.items() if "." not in name}) == len(
+        [n for n in first if "." not in n]
+    )
+
+
+def test_modules_that_containers_run_exist() -> None:
+    modules = {
+        word
+        for name in SERVICES
+        for word in " ".join(map(str, commands(name))).split()
+        if "rowledger." in word
+    }
+    assert modules == {"rowledger.airflow.secret_files", "rowledger.airflow.storage"}
+    assert all(importlib.util.find_spec(module) for module in modules)
 
 
 def test_the_database_is_new_enough_for_what_connect_demands() -> None:
     from rowledger.db import MINIMUM_SERVER_VERSION
 
-    version = int(COMPOSE["services"]["postgres"]["image"].removeprefix("postgres:"))
+    version = int(SERVICES["postgres"]["image"].removeprefix("postgres:"))
     assert version * 10000 >= MINIMUM_SERVER_VERSION
 
 
@@ -56,5 +181,6 @@ def test_the_image_copies_what_exists(folder: str) -> None:
     assert (ROOT / folder).is_dir()
 
 
-def test_nothing_in_the_image_runs_as_root() -> None:
-    assert DOCKERFILE.rindex("USER rowledger") > DOCKERFILE.rindex("RUN ")
+@pytest.mark.parametrize("file", re.findall(r"\S+\.(?:txt|lock|toml|md)\b", DOCKERFILE))
+def test_the_image_copies_files_that_exist(file: str) -> None:
+    assert (ROOT / file).is_file()

@@ -72,3 +72,20 @@ def test_no_run_takes_on_more_batches_than_airflow_maps_a_task_over(monkeypatch:
     monkeypatch.setenv("ROWLEDGER_BATCHES_PER_RUN", "1025")
     with pytest.raises(SetupError, match="ROWLEDGER_BATCHES_PER_RUN must be 1,024 at most, not 1025"):
         from_environment()
+
+
+def test_uploads_in_object_storage_need_a_url_and_somebody_who_speaks_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROWLEDGER_UPLOADS", "s3://bucket/folder")
+    settings = from_environment()
+    assert settings.uploads_url == "s3://bucket/folder"
+    with pytest.raises(SetupError, match="Uploads are kept in s3://bucket/folder, which can only be reached"):
+        _ = settings.uploads
+
+
+@pytest.mark.parametrize("value", ["uploads", "/srv/uploads", "s3://", "s3:/bucket", "://bucket"])
+def test_a_place_for_uploads_that_is_no_url_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("ROWLEDGER_UPLOADS", value)
+    with pytest.raises(SetupError, match="ROWLEDGER_UPLOADS must be a URL such as s3://bucket/folder, not"):
+        from_environment()

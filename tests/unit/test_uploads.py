@@ -39,15 +39,15 @@ def test_a_file_is_kept_whole_under_its_hash(tmp_path: Path, size: int) -> None:
     (tmp_path / "in.csv").write_bytes(content)
     upload = keep_file(tmp_path / "in.csv", tmp_path / "kept")
     digest = hashlib.sha256(content).hexdigest()
-    assert upload == Upload("in.csv", tmp_path / "kept" / digest[:2] / digest, size, digest)
-    assert upload.path.read_bytes() == content
+    assert upload == Upload("in.csv", str(tmp_path / "kept" / digest[:2] / digest), size, digest)
+    assert Path(upload.address).read_bytes() == content
     assert left(tmp_path / "kept") == [f"{digest[:2]}/{digest}"]
 
 
 def test_the_same_bytes_are_kept_once_under_any_name(tmp_path: Path) -> None:
     first = keep(io.BytesIO(b"a;b\n"), "first.csv", tmp_path)
     second = keep(io.BytesIO(b"a;b\n"), "second.csv", tmp_path)
-    assert (first.path, second.file_name) == (second.path, "second.csv")
+    assert (first.address, second.file_name) == (second.address, "second.csv")
     assert len(left(tmp_path)) == 1
 
 
@@ -86,7 +86,7 @@ def test_links_devices_pipes_and_directories_are_refused(tmp_path: Path) -> None
 
 def test_what_was_uploaded_is_not_for_everybody_to_read(tmp_path: Path) -> None:
     kept = keep(io.BytesIO(b"personal data"), "x.csv", tmp_path)
-    assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(kept.address).stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,20 @@ def test_any_file_name_can_be_stored_and_shown(tmp_path: Path, name: bytes, show
 
 def test_a_long_file_name_keeps_its_end(tmp_path: Path) -> None:
     assert keep(io.BytesIO(b"x"), "x" * 1000 + ".csv", tmp_path).file_name == "x" * 251 + ".csv"
+
+
+def test_a_file_in_a_folder_is_read_where_it_is(tmp_path: Path) -> None:
+    kept = keep(io.BytesIO(b"x"), "x.csv", tmp_path / "kept")
+    with uploads.fetched(kept.address, kept.sha256, tmp_path / "kept", tmp_path / "scratch") as path:
+        assert str(path) == kept.address
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_a_file_of_an_object_store_is_not_looked_for_in_a_folder(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            SetupError, match="s3://bucket/x is kept in object storage; ROWLEDGER_UPLOADS does not say"
+        ),
+        uploads.fetched("s3://bucket/x", "0" * 64, tmp_path, tmp_path / "scratch"),
+    ):
+        pass

@@ -7,6 +7,10 @@ back every few minutes, and ends when there is nothing left to decide. What is s
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -58,11 +62,21 @@ def _trial(mine: pipeline.Worker, batch: Batch) -> Batch | str:
     template = pipeline.template_of(mine.connection, batch)
     origins, subscriptions = batches.choices(mine.connection, batch.seqno)
     try:
-        with dry_run(mine, Path(batch.file_path), template, batch.suite_hash, batch.domain,
-                     origins=origins, subscriptions=subscriptions) as trial:  # fmt: skip
+        with (
+            _file(mine, batch) as path,
+            dry_run(mine, path, template, batch.suite_hash, batch.domain,
+                    origins=origins, subscriptions=subscriptions) as trial,
+        ):  # fmt: skip
             return trial.batch
     except RowledgerError as error:
         return str(error)
+
+
+@contextmanager
+def _file(mine: pipeline.Worker, batch: Batch) -> Iterator[Path]:
+    """The file of a batch under a name of its own."""
+    with mine.file(batch) as kept, tempfile.TemporaryDirectory(dir=mine.settings.scratch) as folder:
+        yield Path(shutil.copyfile(kept, Path(folder) / "file"))
 
 
 def _body(batch: Batch, one: Held, trial: Batch | str) -> list[str]:

@@ -31,9 +31,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 @functools.cache
 def _made() -> FastAPI:
     from rowledger import suites
+    from rowledger.airflow.storage import settings as from_environment
     from rowledger.desk import create_app
     from rowledger.judges import Judges
-    from rowledger.settings import from_environment
 
     settings = from_environment()
     return create_app(

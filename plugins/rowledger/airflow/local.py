@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from rowledger.errors import SetupError, TryAgain
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+COMMANDS = {name: (name,) for name in COMPONENTS}  # what comes after `airflow`
 MARK = "ROWLEDGER_LOCAL_AIRFLOW"
 USER = "admin"
 USERS = {USER: "admin", "op": "op", "user": "user", "viewer": "viewer"}  # names and their roles
@@ -41,7 +42,7 @@ LOOK_SECONDS = 0.5  # how often it is looked after the components
 BREATH_SECONDS = 5  # what ends at once is not started again at once
 STOP_SECONDS = 8  # a task that needs longer is killed; the next start goes on where it was
 # What makes Airflow notice within seconds that a part of it is lost, and outlast the restart of another part.
-# docker-compose.yml has the same.
+# docker-compose.yml has the same, and executor and places of its own.
 RECOVERY = {
     # A scheduler without a heartbeat for so long is lost; another one starts its tasks anew. Not less: each beat writes
     # the time of the one before, so that a scheduler that needs ten seconds to expand a large run would count itself lost.
@@ -55,6 +56,8 @@ RECOVERY = {
     "WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
     # What a supervisor sleeps when it overlooks the end of its task.
     "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+}
+EXECUTOR = {
     # As many as run at once. The LocalExecutor counts no running tasks; without this it queues up all that could run
     # some day, first in, first out, whatever their priority, and with tokens that expire meanwhile.
     "CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "4",
@@ -114,8 +117,12 @@ class Api:
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The answer to ``/api/v2`` + path. Raises ApiError if it is refused, TryAgain if nobody answers."""
+        return self.request(method, f"/api/v2{path}", body)
+
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The answer to a path outside of ``/api/v2``. Raises as ``call`` does."""
         self.token()
-        return self._request(method, f"/api/v2{path}", body)
+        return self._request(method, path, body)
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -155,6 +162,10 @@ def environment(place: Place, rowledger: Mapping[str, str]) -> dict[str, str]:
         if not name.startswith(("AIRFLOW", "PYTHONDONTWRITEBYTECODE"))
     }
     python_path = [str(ROOT / "config"), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]
+    by_command = {
+        name.removesuffix("_CMD") for name in rowledger if name.endswith("_CMD")
+    }  # a value would win
+    configuration = {f"AIRFLOW__{name}": value for name, value in _configuration(place).items()}
     return (
         inherited
         | {
@@ -166,7 +177,7 @@ def environment(place: Place, rowledger: Mapping[str, str]) -> dict[str, str]:
             "no_proxy": "127.0.0.1,localhost",
             "AIRFLOW_HOME": str(place.home),
         }
-        | {f"AIRFLOW__{name}": value for name, value in _configuration(place).items()}
+        | {name: value for name, value in configuration.items() if name not in by_command}
         | dict(rowledger)
     )
 
@@ -174,6 +185,7 @@ def environment(place: Place, rowledger: Mapping[str, str]) -> dict[str, str]:
 def _configuration(place: Place) -> dict[str, str]:
     return (
         RECOVERY
+        | EXECUTOR
         | {
             "CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
@@ -214,17 +226,23 @@ def _for_sqlalchemy(url: str) -> str:
 
 
 @contextmanager
-def running(place: Place, rowledger: Mapping[str, str]) -> Iterator[Api]:
+def running(
+    place: Place, rowledger: Mapping[str, str], commands: Mapping[str, Sequence[str]] = COMMANDS
+) -> Iterator[Api]:
     """Start every component, wait until all are well, keep them running, and end them all at the end. Raises SetupError.
 
-    ``rowledger`` are the settings of the tasks as environment variables; above all AIRFLOW_CONN_ROWLEDGER.
+    ``rowledger`` are the settings of the tasks as environment variables, above all AIRFLOW_CONN_ROWLEDGER, and what
+    Airflow shall be told differently; ``commands`` the components by their names.
     """
     place.home.mkdir(parents=True, exist_ok=True)
     place.logs.mkdir(parents=True, exist_ok=True)
     end(place.home)  # what a killed predecessor may have left
     _keep_passwords(place)
     variables = environment(place, rowledger)
-    components = [_Component(name, partial(_start, place, variables, name)) for name in COMPONENTS]
+    components = [
+        _Component(name, partial(_start, place, variables, name, *command))
+        for name, command in commands.items()
+    ]
     leaving = threading.Event()
     keeper = threading.Thread(target=_keep_running, args=(components, leaving), name="keeper of Airflow")
     try:
@@ -296,19 +314,24 @@ def _keep_passwords(place: Place) -> None:
 
 def _migrate(place: Place, variables: dict[str, str]) -> None:
     """Bring Airflow's own tables up to date; done once for each version of Airflow, because it takes seconds."""
-    from importlib.metadata import version
-
-    done = place.home / f"migrated-{version('apache-airflow-core')}"
+    done = migrated(place)
     if done.exists():
         return
-    process = _start(place, variables, "db", "migrate")
+    process = _start(place, variables, "db", "db", "migrate")
     if process.wait():
         raise SetupError(f"Airflow could not prepare its database; see {place.logs / 'db.log'}.")
     done.touch()
 
 
-def _start(place: Place, variables: dict[str, str], *command: str) -> subprocess.Popen[bytes]:
-    with (place.logs / f"{command[0]}.log").open("ab") as output:
+def migrated(place: Place) -> Path:
+    """The file that says that the tables of the database are those of this version of Airflow."""
+    from importlib.metadata import version
+
+    return place.home / f"migrated-{version('apache-airflow-core')}"
+
+
+def _start(place: Place, variables: dict[str, str], name: str, *command: str) -> subprocess.Popen[bytes]:
+    with (place.logs / f"{name}.log").open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and words
             [sys.executable, "-m", "airflow", *command],
             env=variables,

@@ -26,10 +26,11 @@ from rowledger import batches, db, parked, pipeline, roll_back, timers
 from rowledger import replay as replays
 from rowledger.airflow import assets, feeds
 from rowledger.airflow.connection import CONNECTION_ID, connection_string
+from rowledger.airflow.storage import settings as from_environment
 from rowledger.db import Connection
 from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
 from rowledger.model import Batch
-from rowledger.settings import Settings, from_environment
+from rowledger.settings import Settings
 
 log = logging.getLogger("rowledger.airflow")
 LABEL = "batch"  # the variable of the DAGs' map_index_template

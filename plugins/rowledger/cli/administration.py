@@ -5,8 +5,7 @@ from __future__ import annotations
 import typer
 
 from rowledger import db, ledger
-from rowledger.cli.terminal import AsJson, app, database, new_table, out, print_json
-from rowledger.settings import from_environment
+from rowledger.cli.terminal import AsJson, app, database, from_environment, new_table, out, print_json
 
 PANEL = "The database"
 

@@ -8,8 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from rowledger import contacts, loading
-from rowledger.cli.terminal import AsJson, DomainOption, app, database, out, plain, print_json, value_in_words
-from rowledger.settings import from_environment
+from rowledger.cli.terminal import (
+    AsJson,
+    DomainOption,
+    app,
+    database,
+    from_environment,
+    out,
+    plain,
+    print_json,
+    value_in_words,
+)
 
 PANEL = "Contracts and contacts"
 

@@ -19,13 +19,13 @@ from rowledger.cli.terminal import (
     DomainOption,
     app,
     database,
+    from_environment,
     new_table,
     out,
     plain,
     print_json,
 )
 from rowledger.errors import UnknownCode
-from rowledger.settings import from_environment
 
 PANEL = "Contracts and contacts"
 MOMENT = "%Y-%m-%d %H:%M:%S"

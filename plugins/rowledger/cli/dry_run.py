@@ -21,6 +21,7 @@ from rowledger.cli.terminal import (
     database,
     err,
     find_template,
+    from_environment,
     log_to_terminal,
     out,
     plain,
@@ -31,7 +32,6 @@ from rowledger.cli.terminal import (
     value_in_words,
 )
 from rowledger.errors import FileError
-from rowledger.settings import from_environment
 
 if TYPE_CHECKING:
     from rowledger.dry_run import Trial

@@ -13,6 +13,7 @@ from rowledger.cli.terminal import (
     app,
     complain,
     database,
+    from_environment,
     new_table,
     out,
     plain,
@@ -20,7 +21,7 @@ from rowledger.cli.terminal import (
 )
 from rowledger.errors import RowledgerError, UnknownCode
 from rowledger.feeds import Feed, arrivals, cadence, notices
-from rowledger.settings import Settings, from_environment
+from rowledger.settings import Settings
 
 PANEL = "Feeds"
 

@@ -15,6 +15,7 @@ from rowledger.cli.terminal import (
     app,
     database,
     err,
+    from_environment,
     known_kind,
     log_to_terminal,
     new_table,
@@ -22,7 +23,6 @@ from rowledger.cli.terminal import (
     plain,
     print_json,
 )
-from rowledger.settings import from_environment
 
 PANEL = "Imports"
 SHOWN_BATCHES = 5

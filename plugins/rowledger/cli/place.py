@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -19,14 +19,14 @@ from typing import Any, BinaryIO, Protocol
 import typer
 
 from rowledger import batches, control, ledger, parked, pipeline, replay, reruns, roll_back, uploads
-from rowledger.cli.terminal import database, find_template, options
+from rowledger.cli.terminal import database, find_template, from_environment, options
 from rowledger.client import Client, RemoteBatch
 from rowledger.db import Connection
 from rowledger.errors import FileError, NotPossible, SetupError, Stopped
 from rowledger.layouts import header_of
 from rowledger.model import Batch, BatchStatus
 from rowledger.roll_back import RollBack
-from rowledger.settings import Settings, from_environment
+from rowledger.settings import Settings
 from rowledger.templates import ImportTemplate
 
 COMMONEST = 20  # reasons
@@ -191,12 +191,16 @@ class Here:
     def rejects(self, seqno: int, out: BinaryIO) -> int:
         batch = self._with_raw_cells(seqno)
         file = (template := pipeline.template_of(self._connection, batch)).file
-        header = header_of(Path(batch.file_path), template, self._settings.scratch) if file.header else ()
+        header = self._header(batch, template) if file.header else ()
         text = io.TextIOWrapper(out, file.encoding, "xmlcharrefreplace", "")
         try:
             return ledger.export_rejects(self._connection, batch, template, header, text)
         finally:
             text.detach()
+
+    def _header(self, batch: Batch, template: ImportTemplate) -> Iterable[str]:
+        with self._worker.file(batch) as path:
+            return header_of(path, template, self._settings.scratch)
 
     def work(self, seqno: int) -> None:
         pipeline.work(self._worker, seqno)

@@ -10,10 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from rowledger import reference
-from rowledger.cli.terminal import AsJson, app, check_box, database, new_table, out, plain, print_json
+from rowledger.cli.terminal import (
+    AsJson,
+    app,
+    check_box,
+    database,
+    from_environment,
+    new_table,
+    out,
+    plain,
+    print_json,
+)
 from rowledger.errors import UnknownCode
 from rowledger.reference import Change, Domain, Item, Loaded, Origin, Phase, Status, Subscription
-from rowledger.settings import from_environment
 
 PANEL = "Set-up"
 

@@ -17,6 +17,7 @@ from rowledger.cli.terminal import (
     app,
     database,
     err,
+    from_environment,
     log_to_terminal,
     out,
     plain,
@@ -25,7 +26,6 @@ from rowledger.cli.terminal import (
 )
 from rowledger.errors import UnknownCode
 from rowledger.model import Kind
-from rowledger.settings import from_environment
 
 NOTHING = "There is nothing to roll back: no record of the batch has changed anything that is not undone yet."
 

@@ -17,6 +17,7 @@ from rowledger.cli.terminal import (
     database,
     err,
     find_template,
+    from_environment,
     known_kind,
     new_table,
     out,
@@ -24,7 +25,7 @@ from rowledger.cli.terminal import (
     print_json,
 )
 from rowledger.errors import UnknownCode
-from rowledger.settings import Settings, from_environment
+from rowledger.settings import Settings
 from rowledger.templates import ImportTemplate
 
 PANEL = "Templates"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from rowledger.db import Connection
 from rowledger.errors import RowledgerError, SetupError, UnknownCode
 from rowledger.model import Batch
 from rowledger.settings import Settings
+from rowledger.settings import from_environment as local_settings
 
 app = typer.Typer(
     help="Import CSV files into PostgreSQL, with a ledger of what became of every record.",
@@ -80,6 +82,18 @@ SubscriptionOption = Annotated[
         "--subscription", help="A list to opt every contact in to; repeat for more.", metavar="LIST_ID"
     ),
 ]
+
+
+def from_environment() -> Settings:
+    """The settings, with the object store if they name one: only then is Airflow imported. Raises SetupError."""
+    settings = local_settings()
+    if settings.uploads_url is None:
+        return settings
+    # Airflow logs to where our answers go.
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
+    from rowledger.airflow.storage import with_store
+
+    return with_store(settings)
 
 
 @contextlib.contextmanager

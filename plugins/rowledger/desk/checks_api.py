@@ -107,7 +107,7 @@ async def checked(request: Request, desk: Desk, query: Asking) -> Checked:
             _uploaded_before, desk, choices, query.sha256 if query.part else upload.sha256
         )
         case = Case(
-            url, str(folder), str(upload.path), choices.template.name, choices.template.source,
+            url, str(folder), upload.address, choices.template.name, choices.template.source,
             await run_sync(desk.suites.suite_hash, choices.template), choices.domain, user_of(request).name,
             choices.origins, choices.subscriptions, first=query.first, part=query.part,
         )  # fmt: skip

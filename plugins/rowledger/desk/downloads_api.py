@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
-from rowledger import layouts, ledger
+from rowledger import layouts, ledger, uploads
 from rowledger.desk.access import BatchWith, Right
 from rowledger.desk.answers import Streamed, attachment
 from rowledger.desk.context import ConnectionDep, DeskDep
 from rowledger.desk.examples import OUTCOMES, REJECTS, answers
 from rowledger.desk.problems import Refused
 from rowledger.desk.shelf import template_of
+from rowledger.errors import FileError
 from rowledger.model import Batch
 from rowledger.settings import Settings
 from rowledger.templates import ImportTemplate
@@ -47,19 +51,44 @@ def outcomes(batch: PersonalBatch, connection: ConnectionDep) -> Response:
     responses=answers(200, "Customer number,Email\r\n", "application/octet-stream"),
     response_class=Response,
 )
-def original(batch: PersonalBatch) -> Response:
+def original(batch: PersonalBatch, desk: DeskDep) -> Response:
     """The file as it was uploaded, byte for byte."""
-    path = _kept(batch)
+    kept = contextlib.ExitStack()
+    path = kept.enter_context(_kept(batch, desk.settings))
     headers = {"Content-Disposition": attachment(batch.file_name)}
-    return FileResponse(path, media_type="application/octet-stream", headers=headers)
+    return _Kept(kept, path, media_type="application/octet-stream", headers=headers)
+
+
+class _Kept(FileResponse):
+    """A file that may be a copy, which goes when the answer ends, or the client does."""
+
+    def __init__(self, kept: contextlib.ExitStack, path: Path, **options: Any) -> None:
+        self._kept = kept
+        super().__init__(path, **options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._kept.close()
 
 
 def _header(batch: Batch, template: ImportTemplate, settings: Settings) -> tuple[str, ...]:
-    return layouts.header_of(_kept(batch), template, settings.scratch) if template.file.header else ()
+    if not template.file.header:
+        return ()
+    with _kept(batch, settings) as path:
+        return layouts.header_of(path, template, settings.scratch)
 
 
-def _kept(batch: Batch) -> Path:
-    path = Path(batch.file_path)
-    if not path.is_file():
-        raise Refused(404, "The original file is not kept any more.")
-    return path
+@contextlib.contextmanager
+def _kept(batch: Batch, settings: Settings) -> Iterator[Path]:
+    """The file as one of this machine, for as long as it is used. Raises Refused if it is not kept any more."""
+    fetched = uploads.fetched(batch.file_path, batch.file_sha256, settings.uploads, settings.scratch)
+    with contextlib.ExitStack() as copies:
+        try:
+            path = copies.enter_context(fetched)
+        except FileError:
+            path = None
+        if path is None or not path.is_file():
+            raise Refused(404, "The original file is not kept any more.")
+        yield path

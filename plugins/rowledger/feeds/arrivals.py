@@ -28,6 +28,7 @@ from rowledger.errors import (
 from rowledger.feeds.model import Feed, duration
 from rowledger.feeds.places import Folder, Found, Place
 from rowledger.settings import Settings
+from rowledger.stores import Store
 from rowledger.templates import ImportTemplate
 from rowledger.uploads import Part, Upload
 
@@ -57,7 +58,7 @@ class Looker:
     """Who looks: a connection, where uploads and templates are, how large a file may be, and how to get at a place."""
 
     connection: Connection
-    uploads: Path
+    uploads: Path | Store
     find: Callable[[Feed], ImportTemplate]
     place_of: Callable[[Feed], Place]
     max_bytes: int

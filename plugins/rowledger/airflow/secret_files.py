@@ -1,0 +1,72 @@
+"""The secrets of docker-compose.yml: made once, at random, into a folder that only its containers see.
+
+    python -m rowledger.airflow.secret_files /run/rowledger
+
+A file that is there stays, so that secrets of one's own are laid beside the others before the first start.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import sys
+from pathlib import Path
+
+DATABASES = ("airflow", "rowledger")  # each is owned by a role of its own name
+ACCESS_KEY = "rowledger"
+
+
+def make(folder: Path) -> None:
+    """Write every secret file that is not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("jwt_secret", "api_secret_key", "admin_password", "postgres_password"):
+        _secret(folder, name)
+    _keep(folder, "fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    roles = {name: _secret(folder, f"{name}_database_password") for name in DATABASES}
+    _keep(folder, "roles.sql", "".join(_role(name, password) for name, password in roles.items()))
+    # libpq reads this one only if nobody else may.
+    passwords = "".join(f"*:*:*:{name}:{password}\n" for name, password in roles.items())
+    _keep(folder, "pgpass", passwords, mode=0o600)
+    redis = _secret(folder, "redis_password")
+    # Nothing is lost with the queue: what was given out and does not begin is given out again.
+    _keep(folder, "redis.conf", f'requirepass {redis}\nsave ""\n')
+    _keep(folder, "broker_url", f"redis://:{redis}@redis:6379/0")
+    _keep_object_storage(folder, _secret(folder, "object_storage_key"))
+
+
+def _role(name: str, password: str) -> str:
+    return f"CREATE ROLE {name} LOGIN PASSWORD '{password}';\nCREATE DATABASE {name} OWNER {name} ENCODING 'UTF8' TEMPLATE template0;\n"
+
+
+def _keep_object_storage(folder: Path, key: str) -> None:
+    """The two sides of one access key: boto's file of credentials and the server's file of identities."""
+    credentials = f"[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {key}\n"
+    identity = {
+        "name": ACCESS_KEY,
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": key}],
+        "actions": ["Admin", "Read", "Write", "List"],
+    }
+    _keep(folder, "aws_credentials", credentials)
+    _keep(folder, "object_storage.json", json.dumps({"identities": [identity]}))
+
+
+def _secret(folder: Path, name: str) -> str:
+    return _keep(folder, name, secrets.token_hex(32))
+
+
+def _keep(folder: Path, name: str, text: str, mode: int = 0o440) -> str:
+    """The text of the file, which is written if it is not there: whole or not at all."""
+    path = folder / name
+    if not path.exists():
+        fresh = folder / f".{name}.new"
+        fresh.unlink(missing_ok=True)
+        fresh.touch(mode=0o600)
+        fresh.write_text(text)
+        fresh.chmod(mode)
+        fresh.replace(path)
+    return path.read_text().strip()
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]))

@@ -1,0 +1,25 @@
+"""Where kept files live, if not in a folder of this machine: what an object store has to do for the stations.
+
+``rowledger.airflow.storage`` has the one that there is. It is handed in through the settings, so that nothing below
+knows Airflow, and a folder needs nothing of it.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+
+class Store(Protocol):
+    """An object store. Its methods raise TryAgain if it cannot be reached."""
+
+    spool: Path  # the folder of this machine in which files arrive before they are kept
+
+    def keep(self, file: Path, sha256: str) -> str:
+        """Keep a whole file under its hash: it appears when all of it is there. Returns its address, a URL."""
+        ...
+
+    def opened(self, address: str) -> AbstractContextManager[BinaryIO]:
+        """The bytes of a kept file. Raises FileError if it is gone."""
+        ...
