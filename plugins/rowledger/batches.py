@@ -165,7 +165,9 @@ def reprocess(
             f"Import batch {batch.seqno} is {batch.status.replace('_', ' ')}; only one that has ended can be reprocessed."
         )
     path = Path(batch.file_path)
-    if not path.exists():
+    with transaction(connection) as cursor:
+        removed = any(one["what"] == "file" for one in rows(cursor, _SQL["removed"], {"seqno": batch.seqno}))
+    if removed or not path.exists():
         raise NotPossible(f"The file of import batch {batch.seqno} is not kept any more; upload it again.")
     upload = Upload(batch.file_name, path, batch.file_bytes, batch.file_sha256)
     return register_child(
@@ -332,6 +334,11 @@ def claim(
             if row(cursor, _SQL["roll_back"], {"seqno": seqno}):
                 raise NotPossible(
                     f"Import batch {seqno} is rolled back and cannot be opened again; to take its file once more: rowledger reprocess {seqno} --template old"
+                )
+            if removed := rows(cursor, _SQL["removed"], {"seqno": seqno}):
+                what = " and ".join(one["words"] for one in removed)
+                raise NotPossible(
+                    f"Import batch {seqno} cannot be opened again: {what} not kept any more. Upload its file again."
                 )
             _reopen(cursor, batch, by)
         if step == "validate" and batch.validated_at is not None:  # nothing to do: no claim

@@ -102,7 +102,10 @@ print(json.dumps({{
             "import_batch.close": [],
         }]
         for path in IMPORTS
-    } | {"contract_status_timers": [False, "UTC", {"give": []}]}  # fmt: skip
+    } | {
+        "contract_status_timers": [False, "UTC", {"give": []}],
+        "import_housekeeping": [False, "UTC", {"clean": []}],
+    }  # fmt: skip
 
 
 def test_the_timers_task_gives_what_is_due_and_its_log_ends_with_it(

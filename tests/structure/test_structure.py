@@ -71,6 +71,8 @@ ARROWS = {
     "reruns": "batches db errors layouts ledger model settings templates uploads",
     "replay": "batches db errors loading model parked pipeline templates",
     "roll_back": "batches db errors loading model pipeline",
+    "retention": "errors yaml_in",
+    "housekeeping": "batches db errors pipeline retention staging uploads",
     "dry_run": "batches db errors ledger loading model pipeline staging templates uploads",
     # beside them: the database from a wheel
     "server": "errors settings",

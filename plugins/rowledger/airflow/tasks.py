@@ -22,7 +22,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from rowledger import batches, db, parked, pipeline, roll_back, timers
+from rowledger import batches, db, housekeeping, parked, pipeline, retention, roll_back, timers
 from rowledger import replay as replays
 from rowledger.airflow.connection import CONNECTION_ID, connection_string
 from rowledger.db import Connection
@@ -143,6 +143,21 @@ def given_table(given: list[timers.Given]) -> list[str]:
     lines = [f"{'domain':<16} {'status':<16} {'contracts':>12} {'history only':>14}"]
     lines += [f"{g.domain:<16} {g.code:<16} {g.contracts:>12,} {g.contracts - g.current:>14,}" for g in given]
     return lines if given else ["Nothing was due."]
+
+
+def keep_house() -> None:
+    """Remove what need not be kept any more; the log says last what was removed."""
+    with _task_states(), _worker() as worker:
+        removed = housekeeping.clean(worker, retention.read(worker.settings.retention))
+        for line in removed_table(removed):
+            log.info(line)
+
+
+def removed_table(removed: list[housekeeping.Removed]) -> list[str]:
+    """What housekeeping has removed, as aligned lines of plain text."""
+    lines = [f"{'domain':<16} {'what':<34} {'number':>12} {'bytes':>16}"]
+    lines += [f"{one.domain or '':<16} {one.what:<34} {one.items:>12,} {one.bytes:>16,}" for one in removed]
+    return lines if removed else ["There was nothing to remove."]
 
 
 def _step(step: Step, seqno: int) -> None:

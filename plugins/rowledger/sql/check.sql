@@ -43,10 +43,32 @@ FROM import_batch JOIN import_record USING (seqno)
 WHERE status IN ('executed', 'cancelled') AND recorded_at > processed_at
 
 -- name: refusals_keep_raw_cells
--- A rejected or ignored record of a processed batch keeps its raw cells.
+-- A rejected or ignored record of a processed batch keeps its raw cells, until retention or an erasure removes them.
 SELECT 'batch ' || seqno || ' record ' || record_no
 FROM import_batch JOIN import_record USING (seqno)
-WHERE processed AND outcome IN ('rejected', 'ignored', 'parked') AND raw IS NULL
+WHERE processed AND outcome IN ('rejected', 'ignored', 'parked')
+  AND (raw IS NULL
+       OR raw = '[]'
+          AND NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = import_batch.seqno AND what = 'cells'))
+
+-- name: removed_cells_are_gone
+-- Of a batch whose cells are removed the ledger keeps neither cells nor values nor examples of refused records.
+SELECT 'batch ' || seqno
+FROM import_batch_removed AS gone JOIN import_batch AS b USING (seqno)
+WHERE what = 'cells' AND gone.finished_at IS NOT NULL
+  AND (EXISTS (SELECT FROM import_record AS r
+               WHERE r.seqno = gone.seqno AND outcome IN ('rejected', 'ignored', 'parked')
+                 AND (raw <> '[]' OR reasons <> without_values(reasons) OR warnings <> without_values(warnings)))
+       OR EXISTS (SELECT FROM import_batch_reason AS reason
+                  WHERE reason.seqno = gone.seqno AND examples <> without_values(examples))
+       OR error_message <> without_examples(error_message))
+
+-- name: removed_of_ended
+-- Nothing is removed of a batch that has not ended, and no staging table is left where it is said to be removed.
+SELECT 'batch ' || seqno
+FROM import_batch_removed JOIN import_batch USING (seqno)
+WHERE status NOT IN ('executed', 'cancelled')
+   OR what = 'staging' AND to_regclass('rowledger_staging.batch_' || seqno) IS NOT NULL
 
 -- name: one_history_entry_per_change
 -- Every record that entered a status, at once or replayed, has exactly one history entry, and every entry such a record.
