@@ -14,6 +14,6 @@ The way of the data:
 
 Beside it: ``dry_run`` does the same and keeps nothing; ``parked`` records wait for a code or a contract, ``replay``
 applies them once it exists; ``roll_back`` takes back what a batch changed; ``timers`` give statuses that are due; ``reference`` keeps domains and their codes;
-``housekeeping`` removes what need not be kept any more, by ``retention``;
+``housekeeping`` removes what need not be kept any more, by ``retention``, ``erasure`` one person;
 ``contracts`` and ``contacts`` tell what is known of one; ``infer`` proposes a template.
 """

@@ -165,9 +165,7 @@ def reprocess(
             f"Import batch {batch.seqno} is {batch.status.replace('_', ' ')}; only one that has ended can be reprocessed."
         )
     path = Path(batch.file_path)
-    with transaction(connection) as cursor:
-        removed = any(one["what"] == "file" for one in rows(cursor, _SQL["removed"], {"seqno": batch.seqno}))
-    if removed or not path.exists():
+    if "file" in removed(connection, batch.seqno) or not path.exists():
         raise NotPossible(f"The file of import batch {batch.seqno} is not kept any more; upload it again.")
     upload = Upload(batch.file_name, path, batch.file_bytes, batch.file_sha256)
     return register_child(
@@ -203,6 +201,18 @@ def children(connection: Connection, seqno: int) -> list[int]:
     """The batches that took the file of this one once more, or its rejected records."""
     with transaction(connection) as cursor:
         return [r["seqno"] for r in rows(cursor, _SQL["children"], {"seqno": seqno})]
+
+
+def removed(connection: Connection, seqno: int) -> list[str]:
+    """What the batch does not keep any more: its file, the cells of its refused records, its staging."""
+    with transaction(connection) as cursor:
+        return [one["what"] for one in rows(cursor, _SQL["removed"], {"seqno": seqno})]
+
+
+def refuse_removed_cells(connection: Connection, seqno: int) -> None:
+    """Raises NotPossible if the cells of the batch's refused records are not kept any more."""
+    if "cells" in removed(connection, seqno):
+        raise NotPossible(f"The cells of the rejected records of import batch {seqno} are not kept any more.")
 
 
 def _refuse_other_domains(template: ImportTemplate, code: str) -> None:
@@ -335,8 +345,8 @@ def claim(
                 raise NotPossible(
                     f"Import batch {seqno} is rolled back and cannot be opened again; to take its file once more: rowledger reprocess {seqno} --template old"
                 )
-            if removed := rows(cursor, _SQL["removed"], {"seqno": seqno}):
-                what = " and ".join(one["words"] for one in removed)
+            if gone := rows(cursor, _SQL["removed"], {"seqno": seqno}):
+                what = " and ".join(one["words"] for one in gone)
                 raise NotPossible(
                     f"Import batch {seqno} cannot be opened again: {what} not kept any more. Upload its file again."
                 )

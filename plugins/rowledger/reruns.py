@@ -40,6 +40,7 @@ def rerun(
     if mended is not None:
         upload = uploads.keep_file(mended, settings.uploads)
     else:
+        batches.refuse_removed_cells(connection, batch.seqno)
         upload = _rejects(connection, settings, batch, template)
     return batches.register_child(
         connection, upload, template, suite_hash, batch, "rerun", by=by, through=through

@@ -134,6 +134,11 @@ def kept(folder: Path) -> Iterator[Kept]:
                     yield Kept(path.name, found.st_size, found.st_mtime)
 
 
+def opened(folder: Path, sha256: str) -> BinaryIO:
+    """The bytes of a kept file. Raises FileNotFoundError."""
+    return (folder / sha256[:2] / sha256).open("rb")
+
+
 def remove(folder: Path, sha256: str) -> bool:
     """Let a kept file go; whether it was there. Raises NotKept if the folder is not writable."""
     try:

@@ -11,7 +11,7 @@ import os
 import sys
 
 # Importing a module adds its commands; the help lists them in this order.
-from rowledger.cli import imports, control, roll_back, dry_run, parked, contracts, contacts  # noqa: F401 # isort: skip
+from rowledger.cli import imports, control, roll_back, dry_run, parked, contracts, contacts, erasure  # noqa: F401 # isort: skip
 from rowledger.cli import templates, reference, administration  # noqa: F401 # isort: skip
 from rowledger.cli.terminal import app, complain
 from rowledger.errors import RowledgerError
