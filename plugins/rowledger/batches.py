@@ -529,6 +529,7 @@ def finish(cursor: Cursor, batch: Batch, by: str) -> None:
 def fail(cursor: Cursor, batch: Batch, by: str, rule: str, message: str, unprocessed: int) -> None:
     """Close the batch as a failure with its reason; records without an outcome are unprocessed by now."""
     completed = batch.validated_at is not None or rule == "too_many_rejects"
+    message = message.replace("\0", "␀")  # of a header that it quotes; text cannot hold it
     cursor.execute(
         _SQL["fail"],
         {"seqno": batch.seqno, "import_completed": completed, "rule": rule, "message": message,

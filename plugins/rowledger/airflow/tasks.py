@@ -21,12 +21,13 @@ from airflow.sdk.exceptions import (
     AirflowRescheduleException,
     AirflowSkipException,
 )
+from structlog.contextvars import bound_contextvars
 
 from rowledger import batches, db, housekeeping, parked, pipeline, retention, roll_back, timers
 from rowledger import replay as replays
 from rowledger.airflow.connection import CONNECTION_ID, connection_string
 from rowledger.db import Connection
-from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
+from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain, WorkerLost, where
 from rowledger.model import Batch
 from rowledger.settings import Settings, from_environment
 
@@ -77,15 +78,17 @@ def settle(kind: str) -> None:
     with _task_states(), _worker() as worker:
         incomplete, unread, asked = _unsettled(worker, kind)
         for seqno in incomplete:
-            pipeline.complete_raw(worker, seqno)
-            log.info("Import batch %s: the cells of its refused records are in the ledger now", seqno)
+            with bound_contextvars(seqno=seqno):
+                pipeline.complete_raw(worker, seqno)
+                log.info("Import batch %s: the cells of its refused records are in the ledger now", seqno)
         for seqno in unread:
             pipeline.count_unread(worker, seqno)
             log.info(
                 "Import batch %s was cancelled before anybody read it: its records are counted now", seqno
             )
         for seqno in asked:
-            log.info("Import batch %s is rolled back: %s", seqno, roll_back.work(worker, seqno).in_words)
+            with bound_contextvars(seqno=seqno):
+                log.info("Import batch %s is rolled back: %s", seqno, roll_back.work(worker, seqno).in_words)
     if not incomplete and not unread and not asked:
         raise AirflowSkipException(
             f"No ended batch of the kind {kind} lacks anything, and none is to be rolled back."
@@ -164,7 +167,8 @@ def _step(step: Step, seqno: int) -> None:
     """Do one step of one batch under its label; whatever happens, the log says last how the batch stands."""
     _quieten()
     get_current_context()[LABEL] = f"#{seqno}"  # type: ignore[literal-required]  # a context takes any key
-    with _task_states(), _worker() as worker:
+    # A field of every line of the log, beside those of Airflow: dag_id, run_id, task_id, try_number.
+    with bound_contextvars(seqno=seqno), _task_states(), _worker() as worker:
         batch = batches.get(worker.connection, seqno)
         get_current_context()[LABEL] = batch.label  # type: ignore[literal-required]
         try:
@@ -194,7 +198,17 @@ def outcome_table(batch: Batch) -> list[str]:
     lines += [f"{outcome:<17} {count:>12,}" for outcome, count in batch.counts.items() if count]
     if batch.records_in_file is not None:
         lines.append(f"{'records in file':<17} {batch.records_in_file:>12,}")
-    return lines + textwrap.wrap(batch.error_message or "", LINE_CHARACTERS)
+    return lines + textwrap.wrap(_why_failed(batch), LINE_CHARACTERS)
+
+
+def _why_failed(batch: Batch) -> str:
+    """The sentence, unless it is about the file and may quote it: a log has no values."""
+    if not batch.failed or batch.error_rule in _OUR_RULES:
+        return batch.error_message or ""
+    return f"The file is wrong: {batch.error_rule}. The page of the import says more, or: rowledger show {batch.seqno}"
+
+
+_OUR_RULES = (SetupError.rule, WorkerLost.rule, pipeline.INTERNAL)
 
 
 def _boxes(batch: Batch) -> list[tuple[str, bool]]:
@@ -211,9 +225,10 @@ def _task_states() -> Iterator[None]:
     except Fenced as error:
         raise AirflowSkipException(str(error)) from None
     except RowledgerError as error:
-        raise AirflowFailException(str(error)) from None
-    except Exception as error:
-        raise AirflowFailException(f"Rowledger itself failed ({type(error).__name__}).") from error
+        raise AirflowFailException(error.in_log) from None
+    except Exception as error:  # noqa: BLE001 - said in words that quote nothing
+        log.error("Rowledger itself failed\n%s", where(error))
+        raise AirflowFailException(f"Rowledger itself failed ({type(error).__name__}).") from None
 
 
 @contextmanager

@@ -20,7 +20,7 @@ WHERE domain_id = %(domain_id)s AND status IN ('executed', 'cancelled')
   AND processed_at < now() - make_interval(days => %(days)s)
   AND (records_in_file IS NOT NULL OR status = 'executed'
        OR EXISTS (SELECT FROM import_batch_event AS e WHERE e.seqno = b.seqno AND event = 'not counted'))
-  AND (%(what)s <> 'cells' OR rejected + ignored + parked > 0)
+  AND (%(what)s <> 'cells' OR rejected + ignored + parked > 0 OR error_message <> without_examples(error_message))
   AND (%(what)s <> 'staging'
        OR NOT processed AND status = 'executed' AND to_regclass('rowledger_staging.batch_' || seqno) IS NOT NULL)
   AND NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = b.seqno AND gone.what = %(what)s)

@@ -44,9 +44,9 @@ RETURN (
     SELECT coalesce(jsonb_agg(one || '{"value": null, "message": "What the cell said is not kept any more."}' ORDER BY place), reasons)
     FROM jsonb_array_elements(CASE jsonb_typeof(reasons) WHEN 'array' THEN reasons END) WITH ORDINALITY AS r (one, place));
 
--- The same of the sentence why a batch failed, which may quote the commonest reasons.
+-- The same of the sentence why a batch failed, which may quote the commonest reasons, or the first record.
 CREATE FUNCTION without_examples(message text) RETURNS text LANGUAGE sql IMMUTABLE
-RETURN split_part(message, ' The commonest reasons: ', 1);
+RETURN split_part(split_part(message, ' The commonest reasons: ', 1), ', but reads ', 1);
 
 CREATE FUNCTION import_batch_removed_of_ended() RETURNS trigger LANGUAGE plpgsql SET search_path = rowledger, pg_catalog AS $$
 BEGIN
