@@ -18,7 +18,8 @@ no batch within a day, and what uploads and dry runs have left that were killed.
 Batches that have not ended, that are being rolled back, or for which something is still to be read from their file are
 left alone until another day. Batches and their ledger, contacts, contracts and histories are never removed.
 
-The log of `clean` ends with what was removed; the table `housekeeping_removed` keeps it, and each batch has an event.
+**Writes** what was removed: as the last lines of the log of `clean`, in the table `housekeeping_removed`, and as an event
+of each batch.
 `rowledger housekeeping --dry-run` tells beforehand what would be removed, and `rowledger housekeeping` removes it now.
 
 **A run that is late, missing, doubled or killed** does no harm: the next one removes the rest.

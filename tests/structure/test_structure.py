@@ -73,6 +73,7 @@ ARROWS = {
     "roll_back": "batches db errors loading model pipeline",
     "retention": "errors yaml_in",
     "housekeeping": "batches db errors pipeline retention staging uploads",
+    "metrics": "db model",
     "erasure": "batches db domains errors pipeline staging uploads",
     "dry_run": "batches db errors ledger loading model pipeline staging templates uploads",
     # beside them: the database from a wheel

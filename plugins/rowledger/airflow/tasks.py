@@ -23,8 +23,9 @@ from airflow.sdk.exceptions import (
 )
 from structlog.contextvars import bound_contextvars
 
-from rowledger import batches, db, housekeeping, parked, pipeline, retention, roll_back, timers
+from rowledger import batches, db, housekeeping, metrics, parked, pipeline, retention, roll_back, timers
 from rowledger import replay as replays
+from rowledger.airflow import metrics as sent
 from rowledger.airflow.connection import CONNECTION_ID, connection_string
 from rowledger.db import Connection
 from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain, WorkerLost, where
@@ -48,7 +49,9 @@ def sense(kind: str) -> list[int]:
     with _task_states(), _worker() as worker:
         settings = worker.settings
         limit, lease = settings.batches_per_run, settings.lease_seconds
+        lapsed = metrics.lapsed(worker.connection, kind, run_id)
         seqnos = batches.reserve(worker.connection, kind, run_id, limit, lease)
+        sent.sensed(worker.connection, kind, len(lapsed.intersection(seqnos)))
         idle = (
             not seqnos
             and not any(_unsettled(worker, kind))
@@ -174,7 +177,11 @@ def _step(step: Step, seqno: int) -> None:
         try:
             step(worker, seqno)
         finally:
-            _log_outcomes(worker, seqno)
+            with suppress(TryAgain):  # the connection is gone; the error that says so is on its way already
+                now = batches.get(worker.connection, seqno)
+                for line in outcome_table(now):
+                    log.info(line)
+                sent.stepped(batch, now)
 
 
 def _quieten() -> None:
@@ -183,12 +190,6 @@ def _quieten() -> None:
     logging.getLogger("great_expectations.data_context.types.base").addFilter(
         lambda record: record.levelno > logging.INFO
     )
-
-
-def _log_outcomes(worker: pipeline.Worker, seqno: int) -> None:
-    with suppress(TryAgain):  # the connection is gone; the error that says so is on its way already
-        for line in outcome_table(batches.get(worker.connection, seqno)):
-            log.info(line)
 
 
 def outcome_table(batch: Batch) -> list[str]:
