@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,24 @@ def test_what_is_being_rolled_back_or_still_to_be_read_is_left_alone(
     pipeline.count_unread(worker, unread.seqno)
     assert told(housekeeping.clean(worker, DAYS))["DEMO", "batches whose file is not needed"] == 2
     assert violated(connection) == []
+
+
+def test_whoever_is_at_a_batch_is_waited_for_and_what_they_have_done_counts(
+    worker: pipeline.Worker, connection: Connection, ended: Callable[..., Batch], database_url: str
+) -> None:
+    batch = ended()
+    with contextlib.closing(db.connect(database_url)) as other, ThreadPoolExecutor(1) as pool:
+        with transaction(other) as cursor:
+            batches.take(cursor, batch.seqno)
+            cleaning = pool.submit(housekeeping.clean, worker, DAYS)
+            deadline = time.monotonic() + 20
+            waits = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while not db.row(cursor, f"SELECT EXISTS ({waits}) AS waits")["waits"]:  # type: ignore[index]
+                assert not cleaning.done()
+                assert time.monotonic() < deadline
+            cursor.execute(db.queries("roll_back")["ask"], {"seqno": batch.seqno, "by": "anna", "why": "x"})
+        assert cleaning.result() == []
+    assert Path(batch.file_path).exists()
 
 
 def test_a_run_that_was_killed_before_the_files_were_gone_is_made_up_for(
