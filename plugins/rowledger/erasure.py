@@ -108,7 +108,8 @@ def _erase(worker: Worker, domain: str, key: str) -> Receipt:
     key = _normal(key)
     with transaction(worker.connection) as cursor:
         here = {"domain_id": domains.id_of(cursor, domain), "key": key, "domain": domain, "by": worker.by}
-        affected = _find(cursor, here | {"named": []})
+        since = (row(cursor, _SQL["now"]) or {})["since"]
+        affected = _find(cursor, here | {"named": [], "since": None, "affected": []})
         keys = [r["key"] for r in rows(cursor, _SQL["keys"])]
         unsure = rows(cursor, _SQL["unsure"], here)
         for table in ("person", "person_key", "person_record", "person_batch"):
@@ -116,7 +117,8 @@ def _erase(worker: Worker, domain: str, key: str) -> Receipt:
     # Between two transactions: reading files may take longer than one may be idle.
     named = _naming(worker.settings.uploads, keys, unsure)
     with transaction(worker.connection) as cursor:
-        return _erase_found(cursor, here | {"named": named}, sorted({*affected, *named}))
+        affected = sorted({*affected, *named})
+        return _erase_found(cursor, here | {"named": named, "since": since, "affected": affected})
 
 
 def _find(cursor: Cursor, here: dict[str, Any]) -> list[int]:
@@ -126,12 +128,12 @@ def _find(cursor: Cursor, here: dict[str, Any]) -> list[int]:
     return [one["seqno"] for one in rows(cursor, _SQL["seqnos"])]
 
 
-def _erase_found(cursor: Cursor, here: dict[str, Any], affected: list[int]) -> Receipt:
-    # The fences first, then the turn, as whoever rolls a batch back; then all is found anew.
-    _fence(cursor, affected)
+def _erase_found(cursor: Cursor, here: dict[str, Any]) -> Receipt:
+    # The fences first, then the turn, as whoever rolls a batch back; then what they keep still is found anew.
+    _fence(cursor, here["affected"])
     for kind in _LOCKED:
         cursor.execute(queries("loading")["lock"], here | {"kind": kind})
-    _fence(cursor, set(_find(cursor, here)) - set(affected))  # ended meanwhile
+    _fence(cursor, set(_find(cursor, here)) - set(here["affected"]))  # ended meanwhile
     salt = secrets.token_hex(16)
     begun = row(cursor, _SQL["begin"], here | {"salt": salt, "key_sha256": _hash(salt, here["key"])})
     assert begun

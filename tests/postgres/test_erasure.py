@@ -11,7 +11,7 @@ import pytest
 from rowledger import batches, contacts, db, erasure, ledger, pipeline, reference, roll_back
 from rowledger.db import Connection, transaction
 from rowledger.erasure import Receipt
-from rowledger.errors import NotPossible, RecordRefused, UnknownCode
+from rowledger.errors import FileError, NotPossible, RecordRefused, UnknownCode
 from rowledger.model import Batch
 from rowledger.reference import Reference
 from rowledger.settings import Settings
@@ -160,6 +160,9 @@ def test_failed_batches_are_let_go_if_their_file_names_the_person_and_cannot_be_
     everything: Callable[[], str],
 ) -> None:
     text = f"{HEADER}P1,{CANARY}@example.com,{CANARY},,,\n{OTHERS}"
+    wrong = submit(f"P1,{CANARY}@example.com\nO1,x\n")
+    with pytest.raises(FileError, match=CANARY):
+        pipeline.validate(worker, wrong)
     mine, other = submit(text.encode("utf-8")), submit(f"{HEADER}P11,p11@example.com,Not me,,,\n{OTHERS}")
     for seqno in (mine, other):
         batch = pipeline.validate(worker, seqno)
@@ -168,7 +171,10 @@ def test_failed_batches_are_let_go_if_their_file_names_the_person_and_cannot_be_
             unprocessed = ledger.add_unprocessed(cursor, batch, batch.records_in_file or 0)
             batches.fail(cursor, batch, "tester", "set_up", "Something was wrong.", unprocessed)
     receipt = erasure.erase(worker, "DEMO", "P1")
-    assert counted(receipt) == {("uploaded files", mine): 1, ("staging tables", mine): 1}
+    assert counted(receipt) == {
+        ("uploaded files", mine): 1, ("staging tables", mine): 1,
+        ("uploaded files", wrong): 1, ("sentences of batches", wrong): 1, ("events of batches", wrong): 1,
+    }  # fmt: skip
     assert CANARY not in everything() + kept_files(settings)
     with pytest.raises(NotPossible, match="cannot be opened again"):
         worker.claim(mine, "load")
@@ -201,6 +207,25 @@ def test_a_batch_that_has_not_ended_is_listed_and_erased_once_it_has(
     assert work(waiting).counts["created"] == 1
     again = erasure.erase(worker, "DEMO", "P1")
     assert counted(again)["uploaded files", waiting] == 1
+    assert CANARY not in everything()
+    assert violated(connection) == []
+
+
+def test_a_batch_that_ends_while_files_are_searched_is_erased_as_well(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work, everything: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    work(submit(f"{HEADER}P1,p1@example.com,Last,,,\n{OTHERS}"))
+    waiting = submit(f"{HEADER}P1,p1@example.com,{CANARY},,,\nX,p1@example.com,{CANARY},,,\n{OTHERS}")
+    search = erasure._naming
+
+    def late(*given: Any) -> list[int]:
+        work(waiting)
+        return search(*given)
+
+    monkeypatch.setattr(erasure, "_naming", late)
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert counted(receipt)["records of the ledger", waiting] == 2
     assert CANARY not in everything()
     assert violated(connection) == []
 

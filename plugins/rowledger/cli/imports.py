@@ -325,6 +325,7 @@ def rejects(seqno: Seqno) -> None:
     """Print the rejected records as CSV in the layout of their file, with their reasons: mend them, submit them again."""
     settings = from_environment()
     with database(settings) as connection:
+        batches.refuse_removed_cells(connection, seqno)
         batch = _with_raw_cells(connection, settings, seqno)
         template = pipeline.template_of(connection, batch)
         header = _header_of(batch, template, settings)

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import FileResponse, Response
 
-from rowledger import layouts, ledger
+from rowledger import batches, layouts, ledger
 from rowledger.desk.access import BatchWith, Right
 from rowledger.desk.answers import Streamed, attachment
 from rowledger.desk.context import ConnectionDep, DeskDep
@@ -19,12 +19,14 @@ from rowledger.settings import Settings
 from rowledger.templates import ImportTemplate
 
 router = APIRouter(prefix="/batches/{seqno}", tags=["downloads"])
+_NOT_KEPT = "The original file is not kept any more."
 PersonalBatch = Annotated[Batch, Depends(BatchWith(Right.PERSONAL))]
 
 
 @router.get("/rejects.csv", response_class=Response)
 def rejects(batch: PersonalBatch, desk: DeskDep, connection: ConnectionDep) -> Response:
     """The rejected records in the layout of their file, with a column of reasons: to be mended and uploaded again."""
+    batches.refuse_removed_cells(connection, batch.seqno)
     template = template_of(connection, batch)
     header = _header(batch, template, desk.settings)
     lines = ledger.rejects_as_csv(connection, batch, template, header)
@@ -42,8 +44,10 @@ def outcomes(batch: PersonalBatch, connection: ConnectionDep) -> Response:
 
 
 @router.get("/file", response_class=Response)
-def original(batch: PersonalBatch) -> Response:
+def original(batch: PersonalBatch, connection: ConnectionDep) -> Response:
     """The file as it was uploaded, byte for byte."""
+    if "file" in batches.removed(connection, batch.seqno):  # though another batch may need the same bytes
+        raise Refused(404, _NOT_KEPT)
     path = _kept(batch)
     headers = {"Content-Disposition": attachment(batch.file_name)}
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
@@ -56,5 +60,5 @@ def _header(batch: Batch, template: ImportTemplate, settings: Settings) -> tuple
 def _kept(batch: Batch) -> Path:
     path = Path(batch.file_path)
     if not path.is_file():
-        raise Refused(404, "The original file is not kept any more.")
+        raise Refused(404, _NOT_KEPT)
     return path

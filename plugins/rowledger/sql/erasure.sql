@@ -46,6 +46,7 @@ GROUP BY key, email
 -- name: find_records
 -- Records about the person, and those that name one of the keys in a cell: an email as a word of it, an external id as
 -- all of it, or as a word where the record could not be cut into cells. Or in a value that a contract was warned about.
+-- The second time, when imports wait, only where the first has found some, and what has changed since.
 CREATE TEMPORARY TABLE person_record ON COMMIT DROP AS
 SELECT seqno, record_no, status IN ('executed', 'cancelled') AS ended
 FROM import_record JOIN person ON target_id = contact_id JOIN import_batch USING (seqno)
@@ -54,6 +55,7 @@ UNION
 SELECT seqno, record_no, status IN ('executed', 'cancelled')
 FROM import_record AS r JOIN import_batch AS b USING (seqno)
 WHERE domain_id = %(domain_id)s AND outcome IN ('rejected', 'ignored', 'parked') AND raw <> '[]'
+  AND (%(since)s::timestamptz IS NULL OR b.seqno = ANY(%(affected)s) OR processed_at IS NULL OR processed_at >= %(since)s::timestamptz - interval '1 h')
   AND EXISTS (
       SELECT FROM jsonb_array_elements_text(raw) AS cell CROSS JOIN person_key
       WHERE CASE WHEN email THEN lower(cell COLLATE "C") ~ ('(^|[^a-z0-9._%%+-])' || pattern || '($|[^a-z0-9_.-]|[.]($|[^a-z0-9]))')
@@ -63,9 +65,14 @@ UNION
 SELECT seqno, record_no, status IN ('executed', 'cancelled')
 FROM import_record AS r JOIN import_batch AS b USING (seqno)
 WHERE domain_id = %(domain_id)s AND kind = 'contract' AND r.warnings IS NOT NULL
+  AND (%(since)s::timestamptz IS NULL OR b.seqno = ANY(%(affected)s) OR processed_at IS NULL OR processed_at >= %(since)s::timestamptz - interval '1 h')
   AND EXISTS (
       SELECT FROM jsonb_array_elements(r.warnings) AS warning JOIN person_key
         ON key = CASE WHEN email THEN lower(btrim(warning ->> 'value') COLLATE "C") ELSE btrim(warning ->> 'value') END)
+
+-- name: now
+-- When the transaction began: before it saw anything.
+SELECT now() AS since
 
 -- name: keys
 SELECT key FROM person_key ORDER BY key
