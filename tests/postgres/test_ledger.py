@@ -187,6 +187,12 @@ BROKEN = {
         INSERT INTO parked_record (seqno, record_no, kind, domain_id, match_key, fields, waits_for, key)
         SELECT 6, 1, kind, domain_id, 'F2', '{}', 'status', '20' FROM import_batch WHERE seqno = 6""",
     "no_staging_left": "CREATE TABLE rowledger_staging.batch_1 ()",
+    "removed_cells_are_gone": """INSERT INTO import_batch_removed (seqno, what, why, finished_at)
+                                 VALUES (1, 'cells', 'retention', now())""",
+    "removed_of_ended": """CREATE TABLE rowledger_staging.batch_1 ();
+                           INSERT INTO import_batch_removed (seqno, what, why) VALUES (1, 'staging', 'retention')""",
+    "erased_is_gone": """INSERT INTO erasure (domain_id, by, salt, key_sha256) VALUES (1, 'x', 'x', 'x');
+                         INSERT INTO erased_record (seqno, record_no, erasure_id) VALUES (1, 2, 1)""",
 }  # fmt: skip
 
 
