@@ -178,7 +178,8 @@ def reprocess(
             f"Import batch {batch.seqno} is {batch.status.replace('_', ' ')}; only one that has ended can be reprocessed."
         )
     # What an object store has lost is noticed when the file is read.
-    if not in_a_store(batch.file_path) and not Path(batch.file_path).exists():
+    lost = not in_a_store(batch.file_path) and not Path(batch.file_path).exists()
+    if lost or "file" in removed(connection, batch.seqno):
         raise NotPossible(f"The file of import batch {batch.seqno} is not kept any more; upload it again.")
     upload = Upload(batch.file_name, batch.file_path, batch.file_bytes, batch.file_sha256)
     return register_child(
@@ -223,6 +224,18 @@ def children(connection: Connection, seqno: int) -> list[int]:
     """The batches that took the file of this one once more, or its rejected records."""
     with transaction(connection) as cursor:
         return [r["seqno"] for r in rows(cursor, _SQL["children"], {"seqno": seqno})]
+
+
+def removed(connection: Connection, seqno: int) -> list[str]:
+    """What the batch does not keep any more: its file, the cells of its refused records, its staging."""
+    with transaction(connection) as cursor:
+        return [one["what"] for one in rows(cursor, _SQL["removed"], {"seqno": seqno})]
+
+
+def refuse_removed_cells(connection: Connection, seqno: int) -> None:
+    """Raises NotPossible if the cells of the batch's refused records are not kept any more."""
+    if "cells" in removed(connection, seqno):
+        raise NotPossible(f"The cells of the rejected records of import batch {seqno} are not kept any more.")
 
 
 def _refuse_other_domains(template: ImportTemplate, code: str) -> None:
@@ -354,6 +367,11 @@ def claim(
             if row(cursor, _SQL["roll_back"], {"seqno": seqno}):
                 raise NotPossible(
                     f"Import batch {seqno} is rolled back and cannot be opened again; to take its file once more: rowledger reprocess {seqno} --template old"
+                )
+            if gone := rows(cursor, _SQL["removed"], {"seqno": seqno}):
+                what = " and ".join(one["words"] for one in gone)
+                raise NotPossible(
+                    f"Import batch {seqno} cannot be opened again: {what} not kept any more. Upload its file again."
                 )
             _reopen(cursor, batch, by)
         if step == "validate" and batch.validated_at is not None:  # nothing to do: no claim
@@ -534,6 +552,7 @@ def finish(cursor: Cursor, batch: Batch, by: str) -> None:
 def fail(cursor: Cursor, batch: Batch, by: str, rule: str, message: str, unprocessed: int) -> None:
     """Close the batch as a failure with its reason; records without an outcome are unprocessed by now."""
     completed = batch.validated_at is not None or rule == "too_many_rejects"
+    message = message.replace("\0", "␀")  # of a header that it quotes; text cannot hold it
     cursor.execute(
         _SQL["fail"],
         {"seqno": batch.seqno, "import_completed": completed, "rule": rule, "message": message,

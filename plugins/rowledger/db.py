@@ -217,7 +217,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except psycopg2.Error as error:
-        raise _translate(error) from error
+        raise _translate(error) from None  # whoever logs this must not find the driver's text, it has values
 
 
 def _translate(error: psycopg2.Error) -> Exception:

@@ -3,9 +3,15 @@
 ``FileError``: the file is wrong, its sender mends it. ``TryAgain``: a connection, a lock; time mends it.
 ``SetupError``: the set-up, the request or Rowledger itself is wrong; a retry changes nothing.
 A subclass's docstring is its message when none is given.
+
+Messages may quote a file: they are for people who may see the import. What goes into a log is ``in_log`` and ``where``,
+which quote nothing.
 """
 
 from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
 
 
 class RowledgerError(Exception):
@@ -16,6 +22,11 @@ class RowledgerError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__class__.__doc__ or "").strip())
+
+    @property
+    def in_log(self) -> str:
+        """The message without what it quotes of a file."""
+        return str(self)
 
 
 class FileError(RowledgerError):
@@ -28,7 +39,12 @@ class FileError(RowledgerError):
 
     def __init__(self, rule: str, message: str, place: str | None = None) -> None:
         super().__init__(f"{message} (at {place})" if place else message)
-        self.rule = rule
+        self.rule, self.place = rule, place
+
+    @property
+    def in_log(self) -> str:
+        """The rule and the place; the page of the import, and ``rowledger show``, have the sentence."""
+        return f"The file is wrong: {self.rule}{f' (at {self.place})' if self.place else ''}; the import says more."
 
 
 class TryAgain(RowledgerError):
@@ -149,3 +165,17 @@ class RecordRefused(RowledgerError):
         self.sqlstate = sqlstate
         self.constraint = constraint
         self.column = column
+
+
+def where(error: BaseException) -> str:
+    """Where an error came from, for a log: sorts and lines of code, no message, for it may have values of a file."""
+    return "\n".join(_where(error))
+
+
+def _where(error: BaseException) -> Iterator[str]:
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        yield from _where(before)
+        yield "which led to"
+    yield from (line.rstrip() for line in traceback.format_tb(error.__traceback__))
+    yield type(error).__name__

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rowledger import batches, lanes, ledger, loading, reference, staging, uploads
 from rowledger.db import Connection, Cursor, connect, transaction
-from rowledger.errors import Fenced, FileError, RowledgerError, SetupError, TryAgain, WorkerLost
+from rowledger.errors import Fenced, FileError, RowledgerError, SetupError, TryAgain, WorkerLost, where
 from rowledger.feeds import unusual
 from rowledger.lanes import Lane
 from rowledger.model import Batch, Outcome
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger("rowledger")
 CHUNK_TRIES = 5
+INTERNAL = "internal_error"  # the rule of a batch that fails by a fault of ours
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,9 @@ def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) ->
                 judged = validation.judge(chunk)
                 if writing:
                     writing.result()
-                writing = writer.submit(again, worker, partial(_keep, worker, batch, validation, judged))
+                writing = writer.submit(
+                    copy_context().run, again, worker, partial(_keep, worker, batch, validation, judged)
+                )
             if writing:
                 writing.result()
 
@@ -204,7 +208,7 @@ def _load_lanes(worker: Worker, batch: Batch, template: ImportTemplate, cut: lis
         pool = stack.enter_context(ThreadPoolExecutor(len(cut)))
         stack.callback(stop.set)
         running = [
-            pool.submit(_load_lane, one, batch, template, lane, stop)
+            pool.submit(copy_context().run, _load_lane, one, batch, template, lane, stop)
             for one, lane in zip(workers, cut, strict=True)
         ]
         for ended in as_completed(running):
@@ -288,7 +292,7 @@ def complete_raw(worker: Worker, seqno: int) -> None:
     try:
         _add_raw_cells(worker, batch, fenced)
     except FileError as error:  # never to be had any more
-        log.warning("Import batch %s: the cells of its refused records are lost. %s", seqno, error)
+        log.warning("Import batch %s: the cells of its refused records are lost. %s", seqno, error.in_log)
         with fenced(batch) as cursor:
             ledger.give_up_raw(cursor, batch)
 
@@ -348,9 +352,9 @@ def _ending(worker: Worker, batch: Batch) -> Iterator[None]:
         _fail(worker, batch, error.rule, str(error))
         raise
     except Exception as error:
-        log.exception("Import batch %s", batch.seqno)
+        log.error("Import batch %s: Rowledger itself failed\n%s", batch.seqno, where(error))
         message = f"Rowledger itself failed ({type(error).__name__}); the log of the run has the details."
-        _fail(worker, batch, "internal_error", message)
+        _fail(worker, batch, INTERNAL, message)
         raise
 
 

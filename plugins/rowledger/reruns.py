@@ -38,6 +38,8 @@ def rerun(
         raise NotPossible(
             f"Import batch {batch.seqno} has not ended yet; its rejected records can be rerun then."
         )
+    if mended is None:
+        batches.refuse_removed_cells(connection, batch.seqno)
     upload = mended or _rejects(connection, settings, batch, template)
     return batches.register_child(
         connection, upload, template, suite_hash, batch, "rerun", by=by, through=through

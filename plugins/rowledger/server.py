@@ -28,6 +28,9 @@ _CONFIGURATION = {
     "work_mem": "32MB",
     "maintenance_work_mem": "128MB",
     "max_connections": "200",
+    # Its log tells of errors without the rows and statements that they are about: those have values of files.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
 }
 DATABASE = "rowledger"
 

@@ -50,6 +50,11 @@ class Settings:
         return self.store or self.home / "uploads"
 
     @property
+    def retention(self) -> Path:
+        """Beside the folder of templates."""
+        return self.templates.parent / "retention.yml"
+
+    @property
     def scratch(self) -> Path:
         return self.home / "scratch"
 

@@ -10,6 +10,8 @@ import errno
 import hashlib
 import io
 import os
+import re
+import shutil
 import stat
 import tempfile
 import time
@@ -76,7 +78,7 @@ class Part:
         folder = self._folder = place if isinstance(place, Path) else place.spool
         with self.writing():
             folder.mkdir(parents=True, exist_ok=True)
-            _reap(folder)
+            reap(folder)
             self._file = tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False)  # noqa: SIM115 - __exit__ closes it
 
     def write(self, block: bytes) -> None:
@@ -161,12 +163,54 @@ def in_a_store(address: str) -> bool:
     return "://" in address
 
 
-def _reap(folder: Path) -> None:
-    """Remove what uploads have left whose process was killed."""
-    for path in folder.glob("*.part"):
+@dataclass(frozen=True)
+class Kept:
+    """A file that is kept under its SHA-256, its size in bytes, and when it was kept last, in seconds since 1970."""
+
+    sha256: str
+    bytes: int
+    kept_at: float
+
+
+def kept(folder: Path) -> Iterator[Kept]:
+    """All files that are kept, in no order; what else somebody has put there is none of them."""
+    for path in folder.glob("[0-9a-f][0-9a-f]/*"):
+        if _SHA256.fullmatch(path.name) and path.name.startswith(path.parent.name):
+            with suppress(FileNotFoundError):  # somebody else removes it, too
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode):
+                    yield Kept(path.name, found.st_size, found.st_mtime)
+
+
+def opened(folder: Path, sha256: str) -> BinaryIO:
+    """The bytes of a kept file. Raises FileNotFoundError."""
+    return (folder / sha256[:2] / sha256).open("rb")
+
+
+def remove(folder: Path, sha256: str) -> bool:
+    """Let a kept file go; whether it was there. Raises NotKept if the folder is not writable."""
+    try:
+        (folder / sha256[:2] / sha256).unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise NotKept(f"A file could not be removed from {folder} ({error.strerror}).") from None
+    return True
+
+
+def reap(folder: Path, names: str = "*.part") -> list[int]:
+    """Remove what processes have left that were killed; the sizes in bytes. A folder goes whole."""
+    sizes = []
+    for path in folder.glob(names):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
-                path.unlink()
+            found = path.lstat()
+            if time.time() - found.st_mtime > ORPHAN_SECONDS:
+                shutil.rmtree(path) if stat.S_ISDIR(found.st_mode) else path.unlink()
+                sizes.append(found.st_size)
+    return sizes
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def display_name(name: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from rowledger import batches, control, ledger, loading, pipeline, reference, roll_back
 from rowledger.airflow import local
-from rowledger.db import Connection
+from rowledger.db import Connection, transaction
 from rowledger.reference import Reference
 from rowledger.settings import Settings
 
@@ -106,6 +106,7 @@ print(json.dumps({{
         "contract_status_timers": [False, "UTC", {"give": []}],
         "import_notices": [False, "UTC", {"tell": []}],
         "import_approval": [False, "UTC", {"held": ["ask"], "ask": []}],
+        "import_housekeeping": [False, "UTC", {"clean": []}],
     }  # fmt: skip
 
 
@@ -134,6 +135,46 @@ with set_current_context({"dag_run": run, "run_id": "run"}):
     address = {"AIRFLOW_CONN_ROWLEDGER": local.airflow_connection(database_url)}
     assert python(code, tmp_path, **address).split() == ["TIMED", "35", "3", "0"]
     assert python(code, tmp_path, **address) == "Nothing was due."
+
+
+def test_the_housekeeping_task_removes_what_is_due_and_its_log_ends_with_it(
+    database_url: str, connection: Connection, settings: Settings, submit: Callable[..., int], tmp_path: Path
+) -> None:
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    vanished = settings.uploads / "ab" / "ab".ljust(64, "0")
+    vanished.parent.mkdir(parents=True)
+    vanished.write_text("lost")
+    os.utime(vanished, (0, 0))
+    (tmp_path / "retention.yml").write_text("others: {upload_keys: 30}\n")
+    seqno = submit("Customer number,Last name\nK1,One\n")
+    with transaction(connection) as cursor:
+        cursor.execute(
+            "INSERT INTO upload_key (by, key, fingerprint, seqno, used_at) VALUES ('a', 'k', 'f', %s, '2026-01-01')",
+            (seqno,),
+        )
+    code = """
+import io, logging
+from types import SimpleNamespace
+from airflow.sdk.execution_time.context import set_current_context
+from rowledger.airflow import tasks
+said = io.StringIO()
+logging.basicConfig(stream=said, format="%(message)s", level=logging.INFO, force=True)
+run = SimpleNamespace(dag_id="import_housekeeping", run_id="run", triggering_user_name=None)
+with set_current_context({"dag_run": run, "run_id": "run"}):
+    tasks.keep_house()
+    tasks.keep_house()
+print(" | ".join(" ".join(line.split()) for line in said.getvalue().splitlines()))
+"""
+    variables = {
+        "AIRFLOW_CONN_ROWLEDGER": local.airflow_connection(database_url),
+        "ROWLEDGER_HOME": str(settings.home),
+        "ROWLEDGER_TEMPLATES": str(templates),
+    }
+    assert python(code, tmp_path, **variables) == (
+        "domain what number bytes | DEMO Idempotency-Keys 1 0 | vanished uploads 1 4 | There was nothing to remove."
+    )
+    assert not vanished.exists()
 
 
 def test_the_settle_task_completes_what_was_cancelled_and_rolls_back_what_was_asked_for(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,25 @@ def test_the_log_of_a_task_ends_with_the_outcomes(engine: Any) -> None:
         "records in file             10",
     ]
     assert run.log("validate")[0].startswith(f"Import batch {seqno}: ")  # what the package itself logs
+
+
+def test_the_log_of_a_task_has_seqno_and_run_as_fields_and_no_value_of_a_file(engine: Any) -> None:
+    """Neither what is imported, nor what is refused, nor why the file is: the log is for people who may see no import."""
+    header = "Customer number,Email,Last name,Country\n"
+    good = "".join(f"canary-{n},canary{n}@example.com,Canary,DE\n" for n in range(9))
+    steps = {header + good + "canary,canary,Canary,canary\n": ("validate", "load", "close"),
+             header + "canary,canary,Canary,canary\n": ("validate",)}  # fmt: skip
+    for content, those in steps.items():
+        seqno = engine.submit(content)
+        run = engine.work_off(seqno)
+        for step in those:
+            lines = run._lines(step)
+            ours = [line for line in lines if str(line.get("logger", "")).startswith("rowledger")]
+            assert ours
+            assert {(line["seqno"], line["run_id"]) for line in ours} == {(seqno, run.run_id)}
+            assert "canary" not in json.dumps(lines).lower()
+    assert "canary" in (engine.batch(seqno).error_message or "")
+    assert any("too_many_rejects" in str(line) for line in lines)
 
 
 def test_the_ledger_names_the_run_that_worked(engine: Any) -> None:

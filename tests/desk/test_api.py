@@ -221,6 +221,25 @@ def test_downloads_are_the_file_the_rejects_and_the_outcomes(
     assert len(client.get(f"{base}/outcomes.csv").text.splitlines()) == 7
 
 
+def test_what_is_not_kept_any_more_is_not_served_though_another_batch_needs_the_same_file(
+    client: TestClient, submit: Submit, work: Work, connection: Connection
+) -> None:
+    seqno, other = submit(CONTACTS), submit(CONTACTS)
+    work(seqno)
+    with transaction(connection) as cursor:
+        cursor.execute(
+            "INSERT INTO import_batch_removed (seqno, what, why) SELECT %s, what, 'retention'"
+            " FROM unnest(ARRAY['file', 'cells']) AS what",
+            (seqno,),
+        )
+    answers = {path: client.get(f"/api/v1/batches/{seqno}/{path}") for path in ("file", "rejects.csv")}
+    assert {path: answer.status_code for path, answer in answers.items()} == {"file": 404, "rejects.csv": 409}
+    assert all("kept any more" in answer.text for answer in answers.values())
+    assert client.get(f"/api/v1/batches/{other}/file").text == CONTACTS
+    answer = client.get(f"/batches/{seqno}/activity")
+    assert answer.status_code == 200
+
+
 def test_a_file_name_of_any_characters_is_safe_in_a_header(
     client: TestClient, submit: Submit, tmp_path: Any
 ) -> None:

@@ -56,6 +56,7 @@ _FEEDS, _PLACES, _FEED_TABLES = (
     "unit/test_feeds.py",
     "sql/migrations/0017_feeds.sql",
 )
+_HOUSE, _LOGS, _ERASED = "postgres/test_housekeeping.py", "postgres/test_logs.py", "postgres/test_erasure.py"
 
 GUARDS = (
     # The fence
@@ -423,7 +424,7 @@ GUARDS = (
     Guard(
         "a file and its batch are entered together",
         f"{_FEEDS}::test_whoever_is_killed_on_the_way_the_next_look_ends_it_and_there_is_one_batch[within_the_transaction-move]",
-        ("batches.py", "        if within:\n            within(cursor, seqno)\n        return seqno", "    if within:\n        with transaction(connection) as cursor:\n            within(cursor, seqno)\n    return seqno"),
+        ("batches.py", "        if also:\n            also(cursor, seqno)\n        return seqno", "    if also:\n        with transaction(connection) as cursor:\n            also(cursor, seqno)\n    return seqno"),
     ),
     Guard(
         "a file that is replaced while it is read is not taken",
@@ -451,6 +452,42 @@ GUARDS = (
         "an event is told once",
         "postgres/test_notices.py::test_what_is_new_becomes_one_message_for_each_channel_and_each_event_is_told_once",
         ("sql/migrations/0018_notices.sql", "CONSTRAINT notice_once UNIQUE (scope, key)", "CONSTRAINT notice_once CHECK (key <> '')"),
+    ),
+    # What is removed, and what is not said
+    Guard(
+        "housekeeping takes the fence before it decides",
+        f"{_HOUSE}::test_whoever_is_at_a_batch_is_waited_for_and_what_they_have_done_counts",
+        ("housekeeping.py", "        _fence(cursor, seqnos)\n", ""),
+    ),
+    Guard(
+        "a file that another batch needs stays",
+        f"{_HOUSE}::test_a_file_stays_as_long_as_one_of_its_batches_needs_it",
+        ("sql/housekeeping.sql", "bool_or(b.seqno IS NOT NULL AND gone.seqno IS NULL)", "bool_and(b.seqno IS NOT NULL AND gone.seqno IS NULL)"),
+    ),
+    Guard(
+        "the files of another database are not removed",
+        f"{_HOUSE}::test_a_folder_that_belongs_to_another_database_is_not_emptied",
+        ("housekeeping.py", "if vanished and len(some) >= FEW_FILES", "if False and len(some) >= FEW_FILES"),
+    ),
+    Guard(
+        "a batch that is not whole is not claimed",
+        f"{_HOUSE}::test_a_failed_batch_can_be_opened_again_until_its_staging_is_removed",
+        ("batches.py", "if gone := rows(cursor", "if gone := False and rows(cursor"),
+    ),
+    Guard(
+        "a key that somebody else has now names nobody who is erased",
+        f"{_ERASED}::test_keys_that_only_look_alike_and_keys_that_went_to_others_name_nobody",
+        ("sql/erasure.sql", "        AND (external_id = key OR lower(other.email) = lower(key COLLATE \"C\")))\n", "        AND false)\n"),
+    ),
+    Guard(
+        "the driver's text is not behind our errors",
+        f"{_DB}::test_what_time_mends_is_tried_again",
+        ("db.py", "from None  # whoever logs this", "from error  # whoever logs this"),
+    ),
+    Guard(
+        "an error of ours is logged without its message",
+        f"{_LOGS}::test_an_error_of_ours_is_logged_with_its_place_and_without_its_message[a value in an error]",
+        (_PIPELINE, "log.error(\"Import batch %s: Rowledger itself failed\\n%s\", batch.seqno, where(error))", "log.exception(\"Import batch %s\", batch.seqno)"),
     ),
 )  # fmt: skip
 

@@ -70,3 +70,20 @@ def contents() -> Callable[[Connection], dict[str, list[Any]]]:
             }
 
     return contents
+
+
+@pytest.fixture
+def everything(connection: Connection) -> Callable[[], str]:
+    """All that the tables of Rowledger say, as one text: what a value is looked for in."""
+
+    def everything() -> str:
+        with db.transaction(connection) as cursor:
+            query = "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables WHERE schemaname ^@ 'rowledger'"
+            tables = [one["name"] for one in db.rows(cursor, query)]
+            texts = [
+                db.row(cursor, f"SELECT string_agg(t::text, E'\n') AS said FROM {name} AS t")
+                for name in tables
+            ]
+        return "\n".join(f"{name}: {text['said']}" for name, text in zip(tables, texts, strict=True) if text)
+
+    return everything

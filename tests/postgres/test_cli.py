@@ -76,6 +76,7 @@ def call(
             cli.main()
         told = capsysbinary.readouterr()
         assert b"Traceback" not in told.err
+        assert b"Rowledger itself failed" not in told.err
         code = end.value.code
         return Told(code if isinstance(code, int) else 0, told.out, told.err.decode())
 
@@ -805,11 +806,58 @@ def test_who_changed_what_is_shown_a_page_at_a_time(call: Call) -> None:
     assert call("reference", "changes", "--sort", "none").out == "No change is recorded.\n"
 
 
+def test_a_person_is_erased_after_a_look_at_what_that_would_be(call: Call, write: Write) -> None:
+    file = write("Customer number,Email,Last name\nK1,ada@example.com,One\nK2,eva@example.com,Two\n")
+    call("submit", file, *CONTACTS)
+    call("work", "--all-waiting")
+    assert call("erasures").out == "Nobody was erased.\n"
+    look = call("erase-contact", "K1", "--domain", "DEMO").out
+    assert "Nothing was changed. To erase: --yes" in look
+    assert call("contact", "K1", "--domain", "DEMO").code == 0
+    given = call("erase-contact", "K1", "--domain", "DEMO", "--yes", "--json").json
+    assert given["erased"] is True
+    assert {one["place"]: one["items"] for one in given["counts"]} == {
+        "contacts": 1, "records of the ledger": 1, "uploaded files": 1,
+    }  # fmt: skip
+    assert call("contact", "K1", "--domain", "DEMO").code == 2
+    assert call("contact", "K2", "--domain", "DEMO").code == 0
+    for key, about in (("K1", "It is about that key."), ("K2", "It is not about that key.")):
+        told = call("erasures", given["erasure_id"], "--key", key).out
+        assert about in told
+        assert "uploaded files" in told
+    assert call("erase-contact", "K1", "--domain", "DEMO", "--yes").code == 2
+    assert call("check").code == 0
+
+
+def test_housekeeping_tells_what_it_would_remove_and_removes_it(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = tmp_path / "home" / "uploads" / "ab" / "ab".ljust(64, "0")
+    lost.parent.mkdir(parents=True)
+    lost.write_text("lost")
+    os.utime(lost, (0, 0))
+    told = call("housekeeping", "--dry-run").out
+    assert "vanished uploads" in told
+    assert told.endswith("Nothing was removed.\n")
+    assert lost.exists()
+    assert call("housekeeping", "--json").json == [
+        {"domain": None, "what": "vanished uploads", "items": 1, "bytes": 4}
+    ]
+    assert not lost.exists()
+    assert call("housekeeping").out == "There is nothing to remove.\n"
+    monkeypatch.setenv("ROWLEDGER_TEMPLATES", str(tmp_path / "templates"))
+    (tmp_path / "retention.yml").write_text("others: {files: never}")
+    wrong = call("housekeeping")
+    assert wrong.code == 2
+    assert "must be a number of days from 1 to 36,500, or forever, not 'never'." in wrong.err
+
+
 def test_every_command_has_a_help_that_tells_what_it_does(call: Call) -> None:
     told = call("--help")
     assert told.code == 0
     for command in ("submit", "work", "list", "show", "records", "rejects", "templates", "export-template", "suite", "infer-template", "template-schema",
-                    "check", "migrate", "load-reference", "reference", "contract", "timers"):  # fmt: skip
+                    "check", "migrate", "load-reference", "reference", "contract", "timers", "housekeeping",
+                    "erase-contact", "erasures"):  # fmt: skip
         assert f"│ {command} " in told.out
         assert call(command, "--help").code == 0
 

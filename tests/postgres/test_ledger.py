@@ -191,6 +191,12 @@ BROKEN = {
     "no_staging_left": "CREATE TABLE rowledger_staging.batch_1 ()",
     "kept_numbers_are_true": "UPDATE import_batch_reason SET record_nos = '{1}' WHERE seqno = 1",
     "briefs_are_true": "UPDATE import_batch_brief SET rejected = rejected + 1 WHERE seqno = 1",
+    "removed_cells_are_gone": """INSERT INTO import_batch_removed (seqno, what, why, finished_at)
+                                 VALUES (1, 'cells', 'retention', now())""",
+    "removed_of_ended": """CREATE TABLE rowledger_staging.batch_1 ();
+                           INSERT INTO import_batch_removed (seqno, what, why) VALUES (1, 'staging', 'retention')""",
+    "erased_is_gone": """INSERT INTO erasure (domain_id, by, salt, key_sha256) VALUES (1, 'x', 'x', 'x');
+                         INSERT INTO erased_record (seqno, record_no, erasure_id) VALUES (1, 2, 1)""",
 }  # fmt: skip
 
 

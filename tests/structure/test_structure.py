@@ -84,6 +84,10 @@ ARROWS = {
     "mending": "batches db errors layouts model settings templates text_in uploads",
     "replay": "batches db errors loading model parked pipeline templates",
     "roll_back": "batches db errors loading model pipeline",
+    "retention": "errors yaml_in",
+    "housekeeping": "batches db errors pipeline retention staging uploads",
+    "metrics": "db model",
+    "erasure": "batches db domains errors pipeline staging uploads",
     "dry_run": "batches db errors ledger loading model pipeline staging templates uploads",
     # who asks for a judgement is light, who gives it runs in a process of its own
     "judges": "errors",

@@ -21,14 +21,16 @@ from airflow.sdk.exceptions import (
     AirflowRescheduleException,
     AirflowSkipException,
 )
+from structlog.contextvars import bound_contextvars
 
-from rowledger import batches, db, parked, pipeline, roll_back, timers
+from rowledger import batches, db, housekeeping, metrics, parked, pipeline, retention, roll_back, timers
 from rowledger import replay as replays
 from rowledger.airflow import assets, feeds
+from rowledger.airflow import metrics as sent
 from rowledger.airflow.connection import CONNECTION_ID, connection_string
 from rowledger.airflow.storage import settings as from_environment
 from rowledger.db import Connection
-from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain
+from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain, WorkerLost, where
 from rowledger.model import Batch
 from rowledger.settings import Settings
 
@@ -50,7 +52,9 @@ def sense(kind: str) -> list[int]:
         settings = worker.settings
         limit, lease = settings.batches_per_run, settings.lease_seconds
         feeds.look(worker, kind)
+        lapsed = metrics.lapsed(worker.connection, kind, run_id)
         seqnos = batches.reserve(worker.connection, kind, run_id, limit, lease)
+        sent.sensed(worker.connection, kind, len(lapsed.intersection(seqnos)))
         idle = (
             not seqnos
             and not any(_unsettled(worker, kind))
@@ -80,15 +84,17 @@ def settle(kind: str) -> None:
     with task_states(), worker_of_task() as worker:
         incomplete, unread, asked = _unsettled(worker, kind)
         for seqno in incomplete:
-            pipeline.complete_raw(worker, seqno)
-            log.info("Import batch %s: the cells of its refused records are in the ledger now", seqno)
+            with bound_contextvars(seqno=seqno):
+                pipeline.complete_raw(worker, seqno)
+                log.info("Import batch %s: the cells of its refused records are in the ledger now", seqno)
         for seqno in unread:
             pipeline.count_unread(worker, seqno)
             log.info(
                 "Import batch %s was cancelled before anybody read it: its records are counted now", seqno
             )
         for seqno in asked:
-            log.info("Import batch %s is rolled back: %s", seqno, roll_back.work(worker, seqno).in_words)
+            with bound_contextvars(seqno=seqno):
+                log.info("Import batch %s is rolled back: %s", seqno, roll_back.work(worker, seqno).in_words)
     if not incomplete and not unread and not asked:
         raise AirflowSkipException(
             f"No ended batch of the kind {kind} lacks anything, and none is to be rolled back."
@@ -157,17 +163,37 @@ def given_table(given: list[timers.Given]) -> list[str]:
     return lines if given else ["Nothing was due."]
 
 
+def keep_house() -> None:
+    """Remove what need not be kept any more; the log says last what was removed."""
+    with _task_states(), _worker() as worker:
+        removed = housekeeping.clean(worker, retention.read(worker.settings.retention))
+        for line in removed_table(removed):
+            log.info(line)
+
+
+def removed_table(removed: list[housekeeping.Removed]) -> list[str]:
+    """What housekeeping has removed, as aligned lines of plain text."""
+    lines = [f"{'domain':<16} {'what':<34} {'number':>12} {'bytes':>16}"]
+    lines += [f"{one.domain or '':<16} {one.what:<34} {one.items:>12,} {one.bytes:>16,}" for one in removed]
+    return lines if removed else ["There was nothing to remove."]
+
+
 def _step(step: Step, seqno: int) -> None:
     """Do one step of one batch under its label; whatever happens, the log says last how the batch stands."""
     _quieten()
     get_current_context()[LABEL] = f"#{seqno}"  # type: ignore[literal-required]  # a context takes any key
-    with task_states(), worker_of_task() as worker:
+    # A field of every line of the log, beside those of Airflow: dag_id, run_id, task_id, try_number.
+    with bound_contextvars(seqno=seqno), task_states(), worker_of_task() as worker:
         batch = batches.get(worker.connection, seqno)
         get_current_context()[LABEL] = batch.label  # type: ignore[literal-required]
         try:
             step(worker, seqno)
         finally:
-            _log_outcomes(worker, seqno)
+            with suppress(TryAgain):  # the connection is gone; the error that says so is on its way already
+                now = batches.get(worker.connection, seqno)
+                for line in outcome_table(now):
+                    log.info(line)
+                sent.stepped(batch, now)
 
 
 def _quieten() -> None:
@@ -178,12 +204,6 @@ def _quieten() -> None:
     )
 
 
-def _log_outcomes(worker: pipeline.Worker, seqno: int) -> None:
-    with suppress(TryAgain):  # the connection is gone; the error that says so is on its way already
-        for line in outcome_table(batches.get(worker.connection, seqno)):
-            log.info(line)
-
-
 def outcome_table(batch: Batch) -> list[str]:
     """How a batch stands, as aligned lines of plain text."""
     lines = [f"Import batch {batch.label}: {batch.status.replace('_', ' ')}"]
@@ -191,7 +211,17 @@ def outcome_table(batch: Batch) -> list[str]:
     lines += [f"{outcome:<17} {count:>12,}" for outcome, count in batch.counts.items() if count]
     if batch.records_in_file is not None:
         lines.append(f"{'records in file':<17} {batch.records_in_file:>12,}")
-    return lines + textwrap.wrap(batch.error_message or "", LINE_CHARACTERS)
+    return lines + textwrap.wrap(_why_failed(batch), LINE_CHARACTERS)
+
+
+def _why_failed(batch: Batch) -> str:
+    """The sentence, unless it is about the file and may quote it: a log has no values."""
+    if not batch.failed or batch.error_rule in _OUR_RULES:
+        return batch.error_message or ""
+    return f"The file is wrong: {batch.error_rule}. The page of the import says more, or: rowledger show {batch.seqno}"
+
+
+_OUR_RULES = (SetupError.rule, WorkerLost.rule, pipeline.INTERNAL)
 
 
 def _boxes(batch: Batch) -> list[tuple[str, bool]]:
@@ -208,9 +238,10 @@ def task_states() -> Iterator[None]:
     except Fenced as error:
         raise AirflowSkipException(str(error)) from None
     except RowledgerError as error:
-        raise AirflowFailException(str(error)) from None
-    except Exception as error:
-        raise AirflowFailException(f"Rowledger itself failed ({type(error).__name__}).") from error
+        raise AirflowFailException(error.in_log) from None
+    except Exception as error:  # noqa: BLE001 - said in words that quote nothing
+        log.error("Rowledger itself failed\n%s", where(error))
+        raise AirflowFailException(f"Rowledger itself failed ({type(error).__name__}).") from None
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import os
 import sys
 
 # Importing a module adds its commands; the help lists them in this order.
-from rowledger.cli import imports, control, roll_back, dry_run, parked, contracts, contacts  # noqa: F401 # isort: skip
+from rowledger.cli import imports, control, roll_back, dry_run, parked, contracts, contacts, erasure  # noqa: F401 # isort: skip
 from rowledger.cli import templates, feeds, reference, administration  # noqa: F401 # isort: skip
-from rowledger.cli.terminal import app, complain
-from rowledger.errors import RowledgerError
+from rowledger.cli.terminal import app, complain, err, plain
+from rowledger.errors import RowledgerError, where
 
 
 def main() -> None:
@@ -27,3 +27,7 @@ def main() -> None:
     except BrokenPipeError:  # whoever reads has seen enough; Python would complain once more when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - Python's own traceback ends with a message that may quote a file
+        for line in ("Rowledger itself failed. This is where:", *where(error).splitlines()):
+            err.print(plain(line))
+        sys.exit(1)

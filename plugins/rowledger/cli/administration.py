@@ -1,11 +1,25 @@
-"""The database as a whole: its tables, its invariants."""
+"""The database as a whole: its tables, its invariants, what it keeps."""
 
 from __future__ import annotations
 
+import getpass
+from dataclasses import asdict
+from typing import Annotated
+
 import typer
 
-from rowledger import db, ledger
-from rowledger.cli.terminal import AsJson, app, database, from_environment, new_table, out, print_json
+from rowledger import db, housekeeping, ledger, pipeline, retention
+from rowledger.cli.terminal import (
+    AsJson,
+    app,
+    database,
+    from_environment,
+    log_to_terminal,
+    new_table,
+    out,
+    plain,
+    print_json,
+)
 
 PANEL = "The database"
 
@@ -40,3 +54,30 @@ def migrate() -> None:
     with database(from_environment(), checked=False) as connection:
         applied = db.migrate(connection)
     out.print(f"Applied: {', '.join(applied)}." if applied else "The database is up to date.")
+
+
+@app.command("housekeeping", rich_help_panel=PANEL)
+def keep_house(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; tell what would be removed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what need not be kept any more, by include/retention.yml, as the daily DAG does."""
+    log_to_terminal(quiet=as_json or dry_run)
+    settings = from_environment()
+    with database(settings) as connection:
+        worker = pipeline.Worker(connection, settings, getpass.getuser())
+        do = housekeeping.forecast if dry_run else housekeeping.clean
+        removed = do(worker, retention.read(settings.retention))
+    if as_json:
+        print_json([asdict(one) for one in removed])
+        return
+    table = new_table("Domain", "What", "Number", "Bytes")
+    for one in removed:
+        table.add_row(
+            plain(one.domain or ""), one.what, f"{one.items:,}", f"{one.bytes:,}" if one.bytes else ""
+        )
+    out.print(table if removed else "There is nothing to remove.")
+    if dry_run:
+        out.print("Nothing was removed.")

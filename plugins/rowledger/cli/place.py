@@ -189,6 +189,7 @@ class Here:
         return ledger.records(self._connection, seqno, outcomes, record, rolled_back)
 
     def rejects(self, seqno: int, out: BinaryIO) -> int:
+        batches.refuse_removed_cells(self._connection, seqno)
         batch = self._with_raw_cells(seqno)
         file = (template := pipeline.template_of(self._connection, batch)).file
         header = self._header(batch, template) if file.header else ()

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from rowledger import layouts, ledger, uploads
+from rowledger import batches, layouts, ledger, uploads
 from rowledger.desk.access import BatchWith, Right
 from rowledger.desk.answers import Streamed, attachment
 from rowledger.desk.context import ConnectionDep, DeskDep
@@ -24,12 +24,14 @@ from rowledger.settings import Settings
 from rowledger.templates import ImportTemplate
 
 router = APIRouter(prefix="/batches/{seqno}", tags=["downloads"])
+_NOT_KEPT = "The original file is not kept any more."
 PersonalBatch = Annotated[Batch, Depends(BatchWith(Right.PERSONAL))]
 
 
 @router.get("/rejects.csv", responses=answers(200, REJECTS, "text/csv"), response_class=Response)
 def rejects(batch: PersonalBatch, desk: DeskDep, connection: ConnectionDep) -> Response:
     """The rejected records in the layout of their file, with a column of reasons: to be mended and uploaded again."""
+    batches.refuse_removed_cells(connection, batch.seqno)
     template = template_of(connection, batch)
     header = _header(batch, template, desk.settings)
     lines = ledger.rejects_as_csv(connection, batch, template, header)
@@ -51,8 +53,10 @@ def outcomes(batch: PersonalBatch, connection: ConnectionDep) -> Response:
     responses=answers(200, "Customer number,Email\r\n", "application/octet-stream"),
     response_class=Response,
 )
-def original(batch: PersonalBatch, desk: DeskDep) -> Response:
+def original(batch: PersonalBatch, desk: DeskDep, connection: ConnectionDep) -> Response:
     """The file as it was uploaded, byte for byte."""
+    if "file" in batches.removed(connection, batch.seqno):  # though another batch may need the same bytes
+        raise Refused(404, _NOT_KEPT)
     kept = contextlib.ExitStack()
     path = kept.enter_context(_kept(batch, desk.settings))
     headers = {"Content-Disposition": attachment(batch.file_name)}
@@ -90,5 +94,5 @@ def _kept(batch: Batch, settings: Settings) -> Iterator[Path]:
         except FileError:
             path = None
         if path is None or not path.is_file():
-            raise Refused(404, "The original file is not kept any more.")
+            raise Refused(404, _NOT_KEPT)
         yield path

@@ -26,6 +26,7 @@ from rowledger.errors import (
     TryAgain,
     UnknownCode,
     WrongValue,
+    where,
 )
 
 log = logging.getLogger("rowledger.desk")
@@ -100,7 +101,7 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(RowledgerError)
     def ours(request: Request, error: RowledgerError) -> Response:
         if in_http(error).status == 500:
-            log.error("%s %s", request.method, request.url.path, exc_info=error)
+            log.error("%s %s\n%s", request.method, request.url.path, where(error))
         return refusal(request, in_http(error))
 
     @app.exception_handler(RequestValidationError)
@@ -114,7 +115,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
-        log.error("%s %s", request.method, request.url.path, exc_info=error)
+        log.error("%s %s\n%s", request.method, request.url.path, where(error))
         return refusal(
             request, Refused(500, "Rowledger itself failed; the log of the API server has the details.")
         )

@@ -248,6 +248,14 @@ SELECT seqno FROM import_batch WHERE seqno = %(seqno)s AND epoch = %(epoch)s AND
 -- name: roll_back
 SELECT seqno FROM import_batch_roll_back WHERE seqno = %(seqno)s
 
+-- name: removed
+-- What the batch does not keep any more.
+SELECT what, CASE what WHEN 'file' THEN 'its file is' WHEN 'staging' THEN 'its staged records are'
+                       ELSE 'the cells of its refused records are' END AS words
+FROM import_batch_removed
+WHERE seqno = %(seqno)s
+ORDER BY what
+
 -- name: set_records
 UPDATE import_batch
 SET records_in_file = %(records)s, warnings = %(warnings)s, columns = %(columns)s

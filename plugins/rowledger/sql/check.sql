@@ -43,10 +43,44 @@ FROM import_batch JOIN import_record USING (seqno)
 WHERE status IN ('executed', 'cancelled') AND recorded_at > processed_at
 
 -- name: refusals_keep_raw_cells
--- A rejected or ignored record of a processed batch keeps its raw cells.
+-- A rejected or ignored record of a processed batch keeps its raw cells, until retention or an erasure removes them.
 SELECT 'batch ' || seqno || ' record ' || record_no
 FROM import_batch JOIN import_record USING (seqno)
-WHERE processed AND outcome IN ('rejected', 'ignored', 'parked') AND raw IS NULL
+WHERE processed AND outcome IN ('rejected', 'ignored', 'parked')
+  AND (raw IS NULL
+       OR raw = '[]'
+          AND NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = import_batch.seqno AND what = 'cells')
+          AND NOT EXISTS (SELECT FROM erased_record AS gone
+                          WHERE (gone.seqno, gone.record_no) = (import_record.seqno, import_record.record_no)))
+
+-- name: erased_is_gone
+-- Of a person who was erased there is no contact, and of the records about it and those that named it no cell and no value.
+SELECT 'contact ' || contact_id
+FROM erased_contact JOIN contact USING (contact_id)
+UNION ALL
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM erased_record JOIN import_record AS r USING (seqno, record_no) JOIN import_batch AS b USING (seqno)
+WHERE raw <> '[]' OR reasons <> without_values(reasons) OR r.warnings <> without_values(r.warnings)
+   OR kind = 'contact' AND before <> '{}'
+
+-- name: removed_cells_are_gone
+-- Of a batch whose cells are removed the ledger keeps neither cells nor values nor examples of refused records.
+SELECT 'batch ' || seqno
+FROM import_batch_removed AS gone JOIN import_batch AS b USING (seqno)
+WHERE what = 'cells' AND gone.finished_at IS NOT NULL
+  AND (EXISTS (SELECT FROM import_record AS r
+               WHERE r.seqno = gone.seqno AND outcome IN ('rejected', 'ignored', 'parked')
+                 AND (raw <> '[]' OR reasons <> without_values(reasons) OR warnings <> without_values(warnings)))
+       OR EXISTS (SELECT FROM import_batch_reason AS reason
+                  WHERE reason.seqno = gone.seqno AND examples <> without_values(examples))
+       OR error_message <> without_examples(error_message))
+
+-- name: removed_of_ended
+-- Nothing is removed of a batch that has not ended, and no staging table is left where it is said to be removed.
+SELECT 'batch ' || seqno
+FROM import_batch_removed JOIN import_batch USING (seqno)
+WHERE status NOT IN ('executed', 'cancelled')
+   OR what = 'staging' AND to_regclass('rowledger_staging.batch_' || seqno) IS NOT NULL
 
 -- name: one_history_entry_per_change
 -- Every record that entered a status, at once or replayed, has exactly one history entry, and every entry such a record.
@@ -113,10 +147,11 @@ FROM status_history
 WHERE cause = 'timer' AND date_result > (recorded_at AT TIME ZONE 'UTC')::date
 
 -- name: contact_targets_exist
--- Every contact that a record created or updated exists, unless that was rolled back.
+-- Every contact that a record created or updated exists, unless that was rolled back or the person erased.
 SELECT 'batch ' || seqno || ' record ' || record_no
 FROM import_record AS r JOIN import_batch USING (seqno)
 WHERE kind = 'contact' AND outcome IN ('created', 'updated')
+  AND NOT EXISTS (SELECT FROM erased_contact WHERE contact_id = target_id)
   AND NOT EXISTS (SELECT FROM contact WHERE contact_id = target_id)
   AND NOT EXISTS (SELECT FROM roll_back_record AS undone
                   WHERE (undone.seqno, undone.record_no) = (r.seqno, r.record_no) AND result = 'restored')
@@ -150,6 +185,7 @@ SELECT 'batch ' || seqno || ' record ' || record_no
 FROM import_record AS r JOIN import_batch USING (seqno)
 WHERE kind = 'contact' AND outcome = 'updated' AND coalesce(before, '{}') = '{}'
   AND recorded_at > (SELECT applied_at FROM migration WHERE name = '0005_contacts.sql')  -- nothing was noted before
+  AND NOT EXISTS (SELECT FROM erased_contact WHERE contact_id = target_id)
   AND NOT EXISTS (SELECT FROM contact_origin AS o
                   WHERE o.contact_id = target_id AND (o.seqno, o.record_no) = (r.seqno, r.record_no))
   AND NOT EXISTS (SELECT FROM subscription_history AS h

@@ -1,0 +1,287 @@
+-- name: find_contacts
+-- The contact that has the key, and contacts that had it and went when what had created them was rolled back.
+CREATE TEMPORARY TABLE person ON COMMIT DROP AS
+SELECT contact_id FROM (
+    SELECT 1 AS rank, contact_id FROM contact WHERE domain_id = %(domain_id)s AND external_id = %(key)s
+    UNION ALL
+    SELECT 2, contact_id FROM contact WHERE domain_id = %(domain_id)s AND lower(email) = lower(%(key)s COLLATE "C")
+    ORDER BY rank
+    LIMIT 1
+) AS now
+UNION
+SELECT target_id
+FROM roll_back_record JOIN import_batch USING (seqno)
+WHERE kind = 'contact' AND domain_id = %(domain_id)s
+  AND NOT EXISTS (SELECT FROM contact WHERE contact_id = target_id)
+  AND (removed -> 'fields' ->> 'external_id' = %(key)s
+       OR lower(removed -> 'fields' ->> 'email' COLLATE "C") = lower(%(key)s COLLATE "C"))
+
+-- name: find_keys
+-- Every key the person has or had, unless somebody else has it now; emails are folded.
+CREATE TEMPORARY TABLE person_key ON COMMIT DROP AS
+SELECT key, email, regexp_replace(key, '[^[:alnum:]]', '\\\&', 'g') AS pattern
+FROM (
+    SELECT CASE WHEN key LIKE '%%@%%' THEN lower(key COLLATE "C") ELSE key END AS key, key LIKE '%%@%%' AS email
+    FROM (
+        SELECT %(key)s::text AS key
+        UNION ALL
+        SELECT unnest(ARRAY[external_id, email]) FROM contact JOIN person USING (contact_id)
+        UNION ALL
+        SELECT unnest(ARRAY[before ->> 'external_id', before ->> 'email'])
+        FROM import_record JOIN person ON target_id = contact_id JOIN import_batch USING (seqno)
+        WHERE kind = 'contact'
+        UNION ALL
+        SELECT unnest(ARRAY[removed -> 'fields' ->> 'external_id', removed -> 'fields' ->> 'email'])
+        FROM roll_back_record JOIN person ON target_id = contact_id JOIN import_batch USING (seqno)
+        WHERE kind = 'contact'
+    ) AS told
+) AS folded
+WHERE key <> ''
+  AND NOT EXISTS (
+      SELECT FROM contact AS other
+      WHERE domain_id = %(domain_id)s AND contact_id NOT IN (SELECT contact_id FROM person)
+        AND (external_id = key OR lower(other.email) = lower(key COLLATE "C")))
+GROUP BY key, email
+
+-- name: find_records
+-- Records about the person, and those that name one of the keys in a cell: an email as a word of it, an external id as
+-- all of it, or as a word where the record could not be cut into cells. Or in a value that a contract was warned about.
+-- The second time, when imports wait, only where the first has found some, and what has changed since.
+CREATE TEMPORARY TABLE person_record ON COMMIT DROP AS
+SELECT seqno, record_no, status IN ('executed', 'cancelled') AS ended
+FROM import_record JOIN person ON target_id = contact_id JOIN import_batch USING (seqno)
+WHERE kind = 'contact' AND domain_id = %(domain_id)s
+UNION
+SELECT seqno, record_no, status IN ('executed', 'cancelled')
+FROM import_record AS r JOIN import_batch AS b USING (seqno)
+WHERE domain_id = %(domain_id)s AND outcome IN ('rejected', 'ignored', 'parked') AND raw <> '[]'
+  AND (%(since)s::timestamptz IS NULL OR b.seqno = ANY(%(affected)s) OR processed_at IS NULL OR processed_at >= %(since)s::timestamptz - interval '1 h')
+  AND EXISTS (
+      SELECT FROM jsonb_array_elements_text(raw) AS cell CROSS JOIN person_key
+      WHERE CASE WHEN email THEN lower(cell COLLATE "C") ~ ('(^|[^a-z0-9._%%+-])' || pattern || '($|[^a-z0-9_.-]|[.]($|[^a-z0-9]))')
+            WHEN jsonb_array_length(raw) = 1 THEN cell ~ ('(^|[^[:alnum:]])' || pattern || '($|[^[:alnum:]])')
+            ELSE btrim(cell, E' \t\r\n\u00a0''"') = key END)
+UNION
+SELECT seqno, record_no, status IN ('executed', 'cancelled')
+FROM import_record AS r JOIN import_batch AS b USING (seqno)
+WHERE domain_id = %(domain_id)s AND kind = 'contract' AND r.warnings IS NOT NULL
+  AND (%(since)s::timestamptz IS NULL OR b.seqno = ANY(%(affected)s) OR processed_at IS NULL OR processed_at >= %(since)s::timestamptz - interval '1 h')
+  AND EXISTS (
+      SELECT FROM jsonb_array_elements(r.warnings) AS warning JOIN person_key
+        ON key = CASE WHEN email THEN lower(btrim(warning ->> 'value') COLLATE "C") ELSE btrim(warning ->> 'value') END)
+
+-- name: now
+-- When the transaction began: before it saw anything.
+SELECT now() AS since
+
+-- name: keys
+SELECT key FROM person_key ORDER BY key
+
+-- name: unsure
+-- Batches that ended and whose ledger does not tell every record of their file.
+SELECT seqno, file_sha256
+FROM import_batch AS b
+WHERE domain_id = %(domain_id)s AND status IN ('executed', 'cancelled')
+  AND (NOT processed
+       OR EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = b.seqno AND what = 'cells'))
+  AND NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = b.seqno AND what = 'file')
+ORDER BY seqno
+
+-- name: batches
+-- The batches whose file names the person, and those of the same file.
+CREATE TEMPORARY TABLE person_batch ON COMMIT DROP AS
+SELECT seqno
+FROM import_batch
+WHERE domain_id = %(domain_id)s AND status IN ('executed', 'cancelled')
+  AND file_sha256 IN (
+      SELECT file_sha256 FROM import_batch
+      WHERE seqno IN (SELECT seqno FROM person_record WHERE ended) OR seqno = ANY(%(named)s))
+
+-- name: seqnos
+SELECT seqno FROM person_batch ORDER BY seqno
+
+-- name: begin
+INSERT INTO erasure (domain_id, by, salt, key_sha256)
+VALUES (%(domain_id)s, %(by)s, %(salt)s, %(key_sha256)s)
+RETURNING erasure_id
+
+-- name: erase_contracts
+WITH gone AS (
+    UPDATE contract SET contact_id = NULL WHERE contact_id IN (SELECT contact_id FROM person) RETURNING contract_id
+)
+INSERT INTO erasure_count (erasure_id, place, items) SELECT %(erasure_id)s, 'links of contracts', count(*) FROM gone HAVING count(*) > 0
+
+-- name: erase_subscription_history
+WITH gone AS (
+    DELETE FROM subscription_history WHERE contact_id IN (SELECT contact_id FROM person) RETURNING contact_id
+)
+INSERT INTO erasure_count (erasure_id, place, items) SELECT %(erasure_id)s, 'subscription history', count(*) FROM gone HAVING count(*) > 0
+
+-- name: erase_subscriptions
+WITH gone AS (
+    DELETE FROM contact_subscription WHERE contact_id IN (SELECT contact_id FROM person) RETURNING contact_id
+)
+INSERT INTO erasure_count (erasure_id, place, items) SELECT %(erasure_id)s, 'subscriptions', count(*) FROM gone HAVING count(*) > 0
+
+-- name: erase_origins
+WITH gone AS (
+    DELETE FROM contact_origin WHERE contact_id IN (SELECT contact_id FROM person) RETURNING contact_id
+)
+INSERT INTO erasure_count (erasure_id, place, items) SELECT %(erasure_id)s, 'origins', count(*) FROM gone HAVING count(*) > 0
+
+-- name: erase_contact
+WITH noted AS (
+    INSERT INTO erased_contact (contact_id, erasure_id)
+    SELECT contact_id, %(erasure_id)s FROM person ON CONFLICT DO NOTHING
+),
+gone AS (
+    DELETE FROM contact WHERE contact_id IN (SELECT contact_id FROM person) RETURNING contact_id
+)
+INSERT INTO erasure_count (erasure_id, place, items) SELECT %(erasure_id)s, 'contacts', count(*) FROM gone HAVING count(*) > 0
+
+-- name: erase_records
+WITH gone AS (
+    UPDATE import_record AS r
+    SET raw = CASE WHEN raw IS NOT NULL OR outcome IN ('rejected', 'ignored', 'parked') THEN jsonb '[]' END,
+        reasons = without_values(reasons), warnings = without_values(r.warnings),
+        before = CASE WHEN before IS NOT NULL AND kind = 'contact' THEN jsonb '{}' ELSE before END
+    FROM person_record AS p JOIN import_batch USING (seqno)
+    WHERE (r.seqno, r.record_no) = (p.seqno, p.record_no) AND ended
+    RETURNING r.seqno, r.record_no
+),
+noted AS (
+    INSERT INTO erased_record (seqno, record_no, erasure_id)
+    SELECT seqno, record_no, %(erasure_id)s FROM gone ON CONFLICT DO NOTHING
+)
+INSERT INTO erasure_count (erasure_id, place, seqno, items)
+SELECT %(erasure_id)s, 'records of the ledger', seqno, count(*) FROM gone GROUP BY seqno
+
+-- name: erase_before
+-- What contracts were linked to before.
+WITH gone AS (
+    UPDATE import_record AS r SET before = jsonb_set(before, '{contact}', 'null')
+    FROM import_batch AS b
+    WHERE b.seqno = r.seqno AND kind = 'contract' AND domain_id = %(domain_id)s AND outcome = 'updated'
+      AND before ->> 'contact' IN (SELECT key FROM person_key)
+    RETURNING r.seqno
+)
+INSERT INTO erasure_count (erasure_id, place, seqno, items)
+SELECT %(erasure_id)s, 'values before, of contracts', seqno, count(*) FROM gone GROUP BY seqno
+
+-- name: erase_parked
+WITH gone AS (
+    UPDATE parked_record AS r SET reasons = without_values(reasons), warnings = without_values(warnings)
+    FROM person_record AS p
+    WHERE (r.seqno, r.record_no) = (p.seqno, p.record_no) AND ended
+    RETURNING r.seqno
+)
+INSERT INTO erasure_count (erasure_id, place, seqno, items)
+SELECT %(erasure_id)s, 'parked records', seqno, count(*) FROM gone GROUP BY seqno
+
+-- name: erase_roll_backs
+WITH gone AS (
+    UPDATE roll_back_record AS r
+    SET about = CASE WHEN about IS NOT NULL AND kind = 'contact' AND target_id IN (SELECT contact_id FROM person)
+                THEN 'erased' ELSE about END,
+        detail = CASE WHEN detail IN (SELECT key FROM person_key) OR lower(detail) IN (SELECT key FROM person_key WHERE email)
+                 THEN 'erased' ELSE detail END,
+        removed = CASE WHEN removed IS NULL THEN NULL
+                  WHEN kind = 'contact' AND target_id IN (SELECT contact_id FROM person) THEN jsonb '{}'
+                  WHEN removed -> 'fields' ->> 'contact' IN (SELECT key FROM person_key)
+                  THEN jsonb_set(removed, '{fields,contact}', 'null')
+                  ELSE removed END
+    FROM import_batch AS b
+    WHERE b.seqno = r.seqno AND domain_id = %(domain_id)s
+      AND (kind = 'contact' AND target_id IN (SELECT contact_id FROM person)
+           OR removed -> 'fields' ->> 'contact' IN (SELECT key FROM person_key)
+           OR detail IN (SELECT key FROM person_key) OR lower(detail) IN (SELECT key FROM person_key WHERE email))
+    RETURNING r.seqno
+)
+INSERT INTO erasure_count (erasure_id, place, seqno, items)
+SELECT %(erasure_id)s, 'records of roll backs', seqno, count(*) FROM gone GROUP BY seqno
+
+-- name: erase_examples
+WITH gone AS (
+    UPDATE import_batch_reason AS reason
+    SET examples = (
+        SELECT jsonb_agg(CASE WHEN p.seqno IS NULL THEN one ELSE without_values(jsonb_build_array(one)) -> 0 END ORDER BY place)
+        FROM jsonb_array_elements(examples) WITH ORDINALITY AS example (one, place)
+        LEFT JOIN person_record AS p ON p.seqno = reason.seqno AND p.record_no = (one ->> 'record_no')::integer)
+    WHERE EXISTS (
+        SELECT FROM jsonb_array_elements(examples) AS one JOIN person_record AS p
+          ON p.seqno = reason.seqno AND p.record_no = (one ->> 'record_no')::integer AND ended)
+    RETURNING seqno
+)
+INSERT INTO erasure_count (erasure_id, place, seqno, items)
+SELECT %(erasure_id)s, 'examples of reasons', seqno, count(*) FROM gone GROUP BY seqno
+
+-- name: erase_messages
+WITH gone AS (
+    UPDATE import_batch SET error_message = without_examples(error_message)
+    WHERE seqno IN (SELECT seqno FROM person_batch) AND error_message <> without_examples(error_message)
+    RETURNING seqno
+)
+INSERT INTO erasure_count (erasure_id, place, seqno, items) SELECT %(erasure_id)s, 'sentences of batches', seqno, 1 FROM gone
+
+-- name: erase_events
+WITH gone AS (
+    UPDATE import_batch_event SET detail = without_examples(detail)
+    WHERE seqno IN (SELECT seqno FROM person_batch) AND event IN ('failed', 'reopened') AND detail <> without_examples(detail)
+    RETURNING seqno
+)
+INSERT INTO erasure_count (erasure_id, place, seqno, items)
+SELECT %(erasure_id)s, 'events of batches', seqno, count(*) FROM gone GROUP BY seqno
+
+-- name: staged
+SELECT seqno FROM person_batch WHERE to_regclass('rowledger_staging.batch_' || seqno) IS NOT NULL
+
+-- name: erase_files
+-- The kept files of the batches, and the staging tables of those that have failed.
+WITH gone AS (
+    INSERT INTO import_batch_removed (seqno, what, why, finished_at)
+    SELECT seqno, what, 'erasure', statement_timestamp()
+    FROM person_batch CROSS JOIN (VALUES ('file'), ('staging')) AS sort (what)
+    WHERE what = 'file' OR seqno = ANY(%(staged)s)
+    ON CONFLICT DO NOTHING
+    RETURNING seqno, what
+),
+told AS (
+    INSERT INTO import_batch_event (seqno, event, by, detail)
+    SELECT seqno, what || ' not kept', %(by)s, 'somebody whom it named was erased' FROM gone
+)
+INSERT INTO erasure_count (erasure_id, place, seqno, items)
+SELECT %(erasure_id)s, CASE what WHEN 'file' THEN 'uploaded files' ELSE 'staging tables' END, seqno, 1 FROM gone
+
+-- name: shared_files
+-- The same bytes, that another batch still needs: of another domain, or one that has not ended.
+INSERT INTO erasure_count (erasure_id, place, seqno, items)
+SELECT DISTINCT %(erasure_id)s::bigint, 'LEFT: uploaded file of another domain or of a batch that has not ended', other.seqno, 1
+FROM person_batch JOIN import_batch AS mine USING (seqno) JOIN import_batch AS other USING (file_sha256)
+WHERE NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = other.seqno AND what = 'file')
+
+-- name: open_batches
+INSERT INTO erasure_count (erasure_id, place, seqno, items)
+SELECT %(erasure_id)s, 'LEFT: batch that has not ended', seqno,
+       (SELECT count(*) FROM person_record AS p WHERE p.seqno = b.seqno)
+FROM import_batch AS b
+WHERE domain_id = %(domain_id)s AND status NOT IN ('executed', 'cancelled')
+
+-- name: unneeded_files
+SELECT DISTINCT file_sha256 AS sha256
+FROM erasure_count JOIN import_batch AS mine USING (seqno)
+WHERE erasure_id = %(erasure_id)s AND place = 'uploaded files'
+  AND NOT EXISTS (
+      SELECT FROM import_batch AS other
+      WHERE other.file_sha256 = mine.file_sha256
+        AND NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = other.seqno AND what = 'file'))
+
+-- name: receipt
+SELECT erasure_id, domain.code AS domain, erased_at, by, salt, key_sha256
+FROM erasure JOIN domain USING (domain_id)
+WHERE erasure_id = %(erasure_id)s
+
+-- name: counts
+SELECT place, seqno, items FROM erasure_count WHERE erasure_id = %(erasure_id)s ORDER BY place DESC, seqno
+
+-- name: receipts
+SELECT erasure_id FROM erasure ORDER BY erasure_id DESC LIMIT %(limit)s

@@ -1,0 +1,175 @@
+"""What tasks measure: real processes with Airflow's StatsD switched on, a real listener; a dashboard that fits the names."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rowledger import batches, control, loading, metrics, pipeline
+from rowledger.airflow import local
+from rowledger.airflow.metrics import PREFIX
+from rowledger.db import Connection, transaction
+from rowledger.model import Outcome
+from rowledger.settings import Settings
+from tests.airflow.test_files import python
+
+ROOT = Path(__file__).parents[2]
+CODE = """
+import logging
+from types import SimpleNamespace
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.execution_time.context import set_current_context
+from airflow.sdk.observability import stats
+from airflow.sdk.observability.metrics import stats_utils
+from rowledger.airflow import tasks
+stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)  # as the task runner does
+run = SimpleNamespace(dag_id="contact_import", run_id="run 2", triggering_user_name=None)
+said = []
+with set_current_context({"dag_run": run, "run_id": "run 2"}):
+    seqnos = tasks.sense("contact")
+    for seqno in seqnos:
+        try:
+            tasks.validate(seqno), tasks.load(seqno), tasks.close(seqno)
+        except AirflowFailException as error:
+            said.append(str(error))
+print(seqnos, *said)
+"""
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        opened.bind(("127.0.0.1", 0))
+        opened.setblocking(False)
+        yield opened
+
+
+def received(listener: socket.socket) -> dict[str, str]:
+    """Name -> value|type of what has arrived; each packet is one metric."""
+    found = {}
+    while True:
+        try:
+            name, _, value = listener.recv(65_536).decode().partition(":")
+        except BlockingIOError:
+            return found
+        found[name] = value
+
+
+def statsd(listener: socket.socket, database_url: str) -> dict[str, str]:
+    return {
+        "AIRFLOW_CONN_ROWLEDGER": local.airflow_connection(database_url),
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(listener.getsockname()[1]),
+    }
+
+
+def test_tasks_tell_what_waits_what_was_taken_over_and_what_became_of_records(
+    listener: socket.socket, database_url: str, connection: Connection, settings: Settings,
+    submit: Callable[..., int], tmp_path: Path,
+) -> None:  # fmt: skip
+    silent = submit("Customer number,Email,Last name\nK1,k1@example.com,One\nK2,nobody,Two\nK3,,Three\n")
+    wrong = submit("Customer number;Email\nK1;x\n")
+    control.pause(connection, submit("Customer number,Last name\nK9,Nine\n"), by="anna")
+    pipeline.validate(pipeline.Worker(connection, settings, "tester", "run 1"), silent)
+    with transaction(connection) as cursor:
+        cursor.execute(
+            "UPDATE import_batch SET leased_until = now() - interval '1 s' WHERE seqno = %s", (silent,)
+        )
+    said = python(CODE, tmp_path, **statsd(listener, database_url))
+    assert said.startswith(f"[{silent}, {wrong}] The file is wrong: delimiter_mismatch")
+    found = {name: value for name, value in received(listener).items() if ".rowledger." in name}
+    took, rate, age = (
+        found.pop(f"airflow.rowledger.{name}.contact")
+        for name in ("duration", "records_per_second", "waiting_seconds")
+    )
+    assert found == {
+        "airflow.rowledger.batches.contact.waiting": "1|g",
+        "airflow.rowledger.batches.contact.in_progress": "1|g",
+        "airflow.rowledger.batches.contact.paused": "1|g",
+        "airflow.rowledger.take_overs.contact": "1|c",
+        "airflow.rowledger.records.contact.created": "2|c",
+        "airflow.rowledger.records.contact.rejected": "1|c",
+        "airflow.rowledger.batches_ended.contact.succeeded": "1|c",
+        "airflow.rowledger.batches_ended.contact.failed": "1|c",
+    }  # fmt: skip
+    assert batches.get(connection, silent).succeeded
+    for value, sort in ((took, "ms"), (rate, "g"), (age, "g")):
+        number, _, as_sort = value.partition("|")
+        assert (float(number) > 0, as_sort) == (True, sort)
+
+
+def test_without_metrics_and_with_nobody_listening_tasks_work_as_ever(
+    listener: socket.socket,
+    database_url: str,
+    connection: Connection,
+    submit: Callable[..., int],
+    tmp_path: Path,
+) -> None:
+    given = statsd(listener, database_url)
+    first = submit("Customer number,Last name\nK1,One\n")
+    python(CODE, tmp_path, AIRFLOW_CONN_ROWLEDGER=given["AIRFLOW_CONN_ROWLEDGER"])
+    assert received(listener) == {}
+    second = submit("Customer number,Last name\nK2,Two\n")
+    listener.close()
+    python(CODE, tmp_path, **given)
+    assert [batches.get(connection, seqno).succeeded for seqno in (first, second)] == [True, True]
+
+
+# The dashboard -------------------------------------------------------------------------------------------------
+
+
+def sent() -> set[str]:
+    """Every name that tasks may send."""
+    names = set()
+    for kind in loading.kinds():
+        names |= {f"batches.{kind}.{state}" for state in metrics.UNFINISHED}
+        names |= {f"batches_ended.{kind}.{how}" for how in metrics.ENDED}
+        names |= {f"records.{kind}.{outcome}" for outcome in Outcome}
+        names |= {
+            f"{one}.{kind}" for one in ("waiting_seconds", "take_overs", "duration", "records_per_second")
+        }
+    return {f"airflow.{PREFIX}{name}" for name in names}
+
+
+def exported() -> dict[str, set[str]]:
+    """What the exporter makes of them by our mapping: name -> labels. A star is one part of a name."""
+    found: dict[str, set[str]] = {}
+    mappings = yaml.safe_load((ROOT / "deploy" / "statsd_exporter.yml").read_text())["mappings"]
+    for name in sent():
+        (one,) = (m for m in mappings if re.fullmatch(re.escape(m["match"]).replace(r"\*", "[^.]+"), name))
+        found.setdefault(one["name"], set()).update(one["labels"])
+    assert {m["name"] for m in mappings} == set(found)
+    return found
+
+
+def test_the_dashboard_shows_every_metric_by_the_name_it_has_behind_the_exporter() -> None:
+    names, shown = exported(), set()
+    dashboard = json.loads((ROOT / "deploy" / "grafana_dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) == len(expressions)
+    for expression in expressions:
+        for name, labels in re.findall(r"(rowledger_\w+)\{(.*?)\}", expression):
+            base = re.sub("_(sum|count)$", "", name) if name not in names else name
+            assert base in names, expression
+            assert set(re.findall(r"(\w+)=", labels)) <= names[base], expression
+            shown.add(base)
+        for by in re.findall(r"by \((.*?)\)", expression):
+            assert set(by.split(", ")) <= set().union(*(names[base] for base in shown)), expression
+    assert shown == set(names)
+
+
+def test_the_names_that_are_sent_are_those_of_the_list(
+    connection: Connection, submit: Callable[..., int], work: Any
+) -> None:
+    batch = work(submit("Customer number,Email,Last name\nK1,k1@example.com,One\nK2,nobody,Two\n"))
+    told = {**metrics.unfinished(connection, "contact"), **metrics.ended(batch)}
+    assert {f"airflow.{PREFIX}{name}" for name in told} <= sent()

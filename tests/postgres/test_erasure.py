@@ -1,0 +1,300 @@
+"""One person is erased from everything, the others are not, ``check`` stays clean, and the receipt says no name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rowledger import batches, contacts, db, erasure, ledger, pipeline, reference, roll_back
+from rowledger.db import Connection, transaction
+from rowledger.erasure import Receipt
+from rowledger.errors import FileError, NotPossible, RecordRefused, UnknownCode
+from rowledger.model import Batch
+from rowledger.reference import Reference
+from rowledger.settings import Settings
+
+Submit, Work = Callable[..., int], Callable[[int], Batch]
+HEADER = "Customer number,Email,Last name,City,Origin,Subscribe to\n"
+OTHERS = "".join(f"O{n},o{n}@example.com,Other,Oslo,,NEWS\n" for n in range(8))
+CANARY = "Quetzalcanary"
+
+
+@pytest.fixture
+def worker(connection: Connection, settings: Settings) -> pipeline.Worker:
+    return pipeline.Worker(connection, settings, "tester")
+
+
+def violated(connection: Connection) -> list[str]:
+    return [one["check"] for one in ledger.check(connection) if one["violations"]]
+
+
+def counted(receipt: Receipt) -> dict[tuple[str, int | None], int]:
+    return {(one.place, one.seqno): one.items for one in receipt.counts}
+
+
+def kept_files(settings: Settings) -> str:
+    return "".join(path.read_text(errors="replace") for path in settings.uploads.glob("*/*"))
+
+
+def profiles(connection: Connection) -> list[dict[str, Any]]:
+    """The others, as they are shown."""
+    found = (contacts.profile(connection, "DEMO", f"O{n}", 100).as_dict() for n in range(8))
+    return [{key: value for key, value in one.items() if key != "totals"} for one in found]
+
+
+def test_a_person_is_erased_from_everything_and_nobody_else_is(
+    worker: pipeline.Worker, connection: Connection, settings: Settings, submit: Submit, work: Work,
+    everything: Callable[[], str],
+) -> None:  # fmt: skip
+    canary = f"{CANARY}@example.com"
+    created = work(submit(f"{HEADER}P1,{canary},{CANARY},{CANARY},,NEWS\n{OTHERS}"))
+    updated = work(submit(f"{HEADER}P1,new.{canary},{CANARY}2,,,\nO1,o1@example.com,Other,Oslo,,\n"))
+    rejected = work(submit(
+        f'{HEADER}P1,{CANARY},{CANARY},,,\nP1,new.{canary},{CANARY},,,,,{CANARY}\nO2,new.{canary},{CANARY},,,\n'
+        f'P1,"x"{CANARY},,,,\n,,{CANARY},,,\n{OTHERS}{OTHERS.replace("O", "N").replace("o", "n")}'
+    ))  # fmt: skip
+    linked = work(
+        submit("Form ID;Sign-up date;Customer number\nC1;02-03-2026;P1\nC2;02-03-2026;O1\n", "contracts")
+    )
+    assert created.counts["created"] == 9
+    assert rejected.counts["rejected"] >= 4
+    assert linked.counts["created"] == 2
+    assert everything().count(CANARY) > 10
+    before, others = everything(), profiles(connection)
+
+    expected = erasure.forecast(worker, "DEMO", "P1")
+    assert everything() == before
+    assert Path(created.file_path).exists()
+
+    receipt = erasure.erase(worker, "DEMO", f"NEW.{canary}")
+    assert counted(receipt) == counted(expected)
+    # What has no key is not found: one of the rejected records named nobody.
+    assert [line for line in everything().splitlines() if CANARY in line and "missing_key" not in line] == []
+    assert counted(receipt) == {
+        ("contacts", None): 1, ("subscriptions", None): 1, ("subscription history", None): 1, ("links of contracts", None): 1,
+        ("records of the ledger", created.seqno): 1, ("records of the ledger", updated.seqno): 1,
+        ("records of the ledger", rejected.seqno): 4, ("examples of reasons", rejected.seqno): counted(receipt)["examples of reasons", rejected.seqno],
+        **{("uploaded files", seqno): 1 for seqno in (created.seqno, updated.seqno, rejected.seqno)},
+    }  # fmt: skip
+    assert profiles(connection) == others
+    assert CANARY not in kept_files(settings)
+    assert Path(linked.file_path).exists()
+    with pytest.raises(UnknownCode):
+        contacts.profile(connection, "DEMO", "P1", 1)
+    assert contacts.profile(connection, "DEMO", "O1", 9).contracts
+    assert violated(connection) == []
+    assert [r["outcome"] for r in ledger.records(connection, created.seqno)] == ["created"] * 9
+    assert batches.get(connection, rejected.seqno) == rejected
+
+
+def test_a_receipt_says_nobody_s_name_but_whoever_knows_the_key_can_tell(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work
+) -> None:
+    work(submit(f"{HEADER}P1,{CANARY}@example.com,Last,,,\n{OTHERS}"))
+    given = erasure.erase(worker, "DEMO", f" {CANARY}@Example.com ")
+    assert given == erasure.receipt(connection, given.erasure_id)
+    assert erasure.receipts(connection, 5) == [given]
+    assert "canary" not in str(given.as_dict()).lower()
+    assert given.is_about(f"{CANARY}@example.com")
+    assert not given.is_about("O1")
+    other = erasure.erase(worker, "DEMO", "O1")
+    assert other.salt != given.salt
+    for table in ("erasure", "erasure_count"):
+        with pytest.raises(RecordRefused) as refusal, transaction(connection) as cursor:
+            cursor.execute(f"DELETE FROM {table}")
+        assert refusal.value.constraint == "erasure_kept"
+    with pytest.raises(UnknownCode, match="Nothing is known"):
+        erasure.erase(worker, "DEMO", "P1")
+    assert len(erasure.receipts(connection, 5)) == 2
+
+
+def test_what_roll_backs_have_kept_of_a_person_is_erased_too(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work, everything: Callable[[], str]
+) -> None:
+    first = work(submit(f"{HEADER}P1,{CANARY}@example.com,{CANARY},,,\nO1,o1@example.com,Other,,,\n"))
+    for batch in (first,):
+        roll_back.ask(connection, batch.seqno, by="anna", why="wrong file")
+        roll_back.work(worker, batch.seqno)
+    assert CANARY in everything()
+    receipt = erasure.erase(worker, "DEMO", f"{CANARY}@example.com")
+    assert CANARY not in everything()
+    assert counted(receipt)["records of roll backs", first.seqno] == 1
+    (mine, other) = ledger.records(connection, first.seqno)
+    assert (mine["rolled_back"]["about"], other["rolled_back"]["about"]) == ("erased", "O1")
+    assert other["rolled_back"]["removed"]["fields"]["last_name"] == "Other"
+    assert violated(connection) == []
+    with pytest.raises(RecordRefused) as refusal, transaction(connection) as cursor:
+        cursor.execute("UPDATE roll_back_record SET result = 'spared'")
+    assert refusal.value.constraint == "roll_back_kept"
+
+
+def test_a_batch_of_the_person_can_be_rolled_back_afterwards_and_brings_nobody_back(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work
+) -> None:
+    work(submit(f"{HEADER}P1,p1@example.com,Last,,,\nO1,o1@example.com,Other,,,\n"))
+    second = work(submit(f"{HEADER}P1,p1@example.com,Changed,,,\nO1,o1@example.com,Changed,,,\n"))
+    linked = work(submit("Form ID;Sign-up date;Customer number\nC1;02-03-2026;O1\n", "contracts"))
+    changed = work(submit("Form ID;Sign-up date;Customer number\nC1;02-03-2026;P1\n", "contracts"))
+    moved = work(submit("Form ID;Sign-up date;Customer number\nC1;02-03-2026;O1\n", "contracts"))
+    assert (linked.counts["created"], changed.counts["updated"], moved.counts["updated"]) == (1, 1, 1)
+    erasure.erase(worker, "DEMO", "P1")
+    for batch in (moved, second):
+        roll_back.ask(connection, batch.seqno, by="anna", why="wrong file")
+        roll_back.work(worker, batch.seqno)
+    with pytest.raises(UnknownCode):
+        contacts.profile(connection, "DEMO", "P1", 1)
+    assert contacts.profile(connection, "DEMO", "O1", 9).fields["last_name"] == "Other"
+    told = {r["about"]: r["reason"] for r in _rows(connection, "SELECT about, reason FROM roll_back_record")}
+    assert told == {None: "gone", "O1": None, "C1": None}
+    assert violated(connection) == []
+
+
+def test_failed_batches_are_let_go_if_their_file_names_the_person_and_cannot_be_opened_again(
+    worker: pipeline.Worker,
+    connection: Connection,
+    settings: Settings,
+    submit: Submit,
+    everything: Callable[[], str],
+) -> None:
+    text = f"{HEADER}P1,{CANARY}@example.com,{CANARY},,,\n{OTHERS}"
+    wrong = submit(f"P1,{CANARY}@example.com\nO1,x\n")
+    with pytest.raises(FileError, match=CANARY):
+        pipeline.validate(worker, wrong)
+    mine, other = submit(text.encode("utf-8")), submit(f"{HEADER}P11,p11@example.com,Not me,,,\n{OTHERS}")
+    for seqno in (mine, other):
+        batch = pipeline.validate(worker, seqno)
+        batch = worker.claim(seqno, "load")
+        with transaction(connection) as cursor:
+            unprocessed = ledger.add_unprocessed(cursor, batch, batch.records_in_file or 0)
+            batches.fail(cursor, batch, "tester", "set_up", "Something was wrong.", unprocessed)
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert counted(receipt) == {
+        ("uploaded files", mine): 1, ("staging tables", mine): 1,
+        ("uploaded files", wrong): 1, ("sentences of batches", wrong): 1, ("events of batches", wrong): 1,
+    }  # fmt: skip
+    assert CANARY not in everything() + kept_files(settings)
+    with pytest.raises(NotPossible, match="cannot be opened again"):
+        worker.claim(mine, "load")
+    assert pipeline.work(worker, other).succeeded
+    assert violated(connection) == []
+
+
+def test_a_file_that_another_domain_needs_is_left_and_said_to_be(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work
+) -> None:
+    reference.load(connection, Reference.model_validate({"domains": [{"code": "OTHER", "name": "Other"}]}))
+    text = "Customer number,Email,Last name\nP1,p1@example.com,Last\n"
+    mine, theirs = work(submit(text)), work(submit(text, domain="OTHER"))
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert Path(mine.file_path).exists()
+    place = "LEFT: uploaded file of another domain or of a batch that has not ended"
+    assert counted(receipt)[place, theirs.seqno] == 1
+    assert contacts.profile(connection, "OTHER", "P1", 1).fields["last_name"] == "Last"
+    erasure.erase(worker, "OTHER", "P1")
+    assert not Path(mine.file_path).exists()
+
+
+def test_a_batch_that_has_not_ended_is_listed_and_erased_once_it_has(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work, everything: Callable[[], str]
+) -> None:
+    work(submit(f"{HEADER}P1,p1@example.com,{CANARY},,,\n{OTHERS}"))
+    waiting = submit(f"{HEADER}P1,p1@example.com,{CANARY}2,,,\n")
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert counted(receipt)["LEFT: batch that has not ended", waiting] == 0
+    assert work(waiting).counts["created"] == 1
+    again = erasure.erase(worker, "DEMO", "P1")
+    assert counted(again)["uploaded files", waiting] == 1
+    assert CANARY not in everything()
+    assert violated(connection) == []
+
+
+def test_a_batch_that_ends_while_files_are_searched_is_erased_as_well(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work, everything: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    work(submit(f"{HEADER}P1,p1@example.com,Last,,,\n{OTHERS}"))
+    waiting = submit(f"{HEADER}P1,p1@example.com,{CANARY},,,\nX,p1@example.com,{CANARY},,,\n{OTHERS}")
+    search = erasure._naming
+
+    def late(*given: Any) -> list[int]:
+        work(waiting)
+        return search(*given)
+
+    monkeypatch.setattr(erasure, "_naming", late)
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert counted(receipt)["records of the ledger", waiting] == 2
+    assert CANARY not in everything()
+    assert violated(connection) == []
+
+
+def test_who_is_uploaded_again_is_a_new_contact(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work
+) -> None:
+    text = f"{HEADER}P1,p1@example.com,Last,,,\n{OTHERS}"
+    batch = work(submit(text))
+    was = contacts.find(connection, "DEMO", "P1")
+    erasure.erase(worker, "DEMO", "P1")
+    template = pipeline.template_of(connection, batch)
+    with pytest.raises(NotPossible, match="not kept any more"):
+        batches.reprocess(connection, batch, template, "suite", by="anna", through="command line")
+    assert work(submit(text)).counts["created"] == 1
+    assert contacts.find(connection, "DEMO", "P1") > was
+    assert violated(connection) == []
+
+
+def test_keys_that_only_look_alike_and_keys_that_went_to_others_name_nobody(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work
+) -> None:
+    work(submit(f"{HEADER}P1,p1@example.com,Last,,,\nP2,p2@example.com,Last,,,\n"))
+    work(submit(f"{HEADER}P1,first@example.com,Last,,,\n"))
+    work(submit(f"{HEADER}P2,p1@example.com,Last,,,\n"))
+    alike = work(submit(f"{HEADER}P11,nobody,P1 Street,,,\np1,nobody,x,,,\nX,xp1@example.com.br.,x,,,\n"
+                        f"Y,nobody,p1@example.com,,,\n{OTHERS}"))  # fmt: skip
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert ("records of the ledger", alike.seqno) not in counted(receipt)
+    assert all(r["raw"] != [] for r in ledger.records(connection, alike.seqno))
+
+
+def test_refused_records_of_another_kind_that_name_the_person_lose_their_cells(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work, everything: Callable[[], str]
+) -> None:
+    batch = work(submit(f"F1;02-02-2026;20;{CANARY}@example.com;\nF9;02-02-2026;20;{CANARY}@example.com;\n",
+                        "result_codes"))  # fmt: skip
+    assert batch.counts["rejected"] == 1
+    receipt = erasure.erase(worker, "DEMO", f"{CANARY}@example.com")
+    assert counted(receipt)["records of the ledger", batch.seqno] == 1
+    assert CANARY not in everything()
+    assert violated(connection) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "INSERT INTO contact (contact_id, domain_id, external_id) OVERRIDING SYSTEM VALUE SELECT contact_id, 1, 'Z' FROM erased_contact",
+        """UPDATE import_record SET before = '{"last_name": "x"}' WHERE seqno = 2 AND record_no = 1""",
+        """UPDATE import_record SET warnings = '[{"rule": "x", "value": "y"}]' WHERE seqno = 2 AND record_no = 1""",
+    ],
+)
+def test_check_finds_what_is_left_of_somebody_who_was_erased(
+    fault: str, worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work
+) -> None:
+    work(submit(f"{HEADER}P1,p1@example.com,Last,,,\n"))
+    assert work(submit(f"{HEADER}P1,p1@example.com,Changed,,,\n")).counts["updated"] == 1
+    erasure.erase(worker, "DEMO", "P1")
+    assert violated(connection) == []
+    with transaction(connection) as cursor:
+        cursor.execute(fault)
+    assert violated(connection) == ["erased_is_gone"]
+
+
+def test_nobody_in_a_domain_that_does_not_exist(worker: pipeline.Worker) -> None:
+    with pytest.raises(UnknownCode, match="NOBODY"):
+        erasure.erase(worker, "NOBODY", "P1")
+
+
+def _rows(connection: Connection, query: str) -> list[dict[str, Any]]:
+    with transaction(connection) as cursor:
+        return db.rows(cursor, query)
