@@ -6,6 +6,7 @@ knows Airflow, and a folder needs nothing of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -18,6 +19,14 @@ class Store(Protocol):
 
     def keep(self, file: Path, sha256: str) -> str:
         """Keep a whole file under its hash: it appears when all of it is there. Returns its address, a URL."""
+        ...
+
+    def kept(self) -> Iterator[tuple[str, int, float]]:
+        """The SHA-256 of every kept file, its size in bytes, and when it was kept last, in seconds since 1970."""
+        ...
+
+    def remove(self, sha256: str) -> bool:
+        """Let a kept file go; whether it was there."""
         ...
 
     def opened(self, address: str) -> AbstractContextManager[BinaryIO]:

@@ -177,6 +177,30 @@ def test_the_command_line_keeps_files_in_object_storage_too(composed: Composed, 
     assert kept(composed, seqno).startswith("rowledger-uploads/")
 
 
+def test_what_is_kept_in_object_storage_can_be_listed_and_let_go(composed: Composed) -> None:
+    seqno = upload(composed, "EAST", 106)
+    composed.objects().put_object(Bucket="rowledger-uploads", Key="notes.txt", Body=b"somebody else's")
+    code = """
+import hashlib, json, sys, time
+from rowledger.airflow.storage import settings
+store = settings().store
+before = list(store.kept())
+sha256 = sys.argv[1]
+removed = [store.remove(sha256), store.remove(sha256)]
+recent = all(time.time() - when < 3600 for _, _, when in before)
+after = [one for one, _, _ in store.kept()]
+print(json.dumps([sorted(one[:2] for one in before), removed, recent, sorted(after)]))
+"""
+    sha256 = kept(composed, seqno)[-64:]
+    said = composed.run([sys.executable, "-c", code, sha256]).splitlines()[-1]
+    before, removed, recent, after = json.loads(said)
+    uploaded = found(composed, "SELECT DISTINCT file_sha256 AS sha256, file_bytes AS bytes FROM import_batch")
+    assert [sha256, len(contacts("EAST", 106))] in before
+    assert {one for one, _ in before} <= {one["sha256"] for one in uploaded}
+    assert (removed, recent) == ([True, False], True)
+    assert after == [one for one, _ in before if one != sha256]
+
+
 ROLES = {"viewer": "Viewer", "user": "User", "op": "Op", "admin": "Admin"}
 
 

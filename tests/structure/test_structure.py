@@ -310,7 +310,9 @@ def test_requirements_name_every_library_that_the_package_imports() -> None:
     assert {name for name, distributions in wanted.items() if not distributions & required} == set()
 
 
-@pytest.mark.parametrize("requirements", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize(
+    "requirements", ["requirements.txt", "requirements-scale.txt", "requirements-dev.txt"]
+)
 def test_the_lock_pins_every_requirement(requirements: str) -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     pinned = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ log = logging.getLogger("rowledger.airflow")
 PART_BYTES = 8 << 20  # of an upload, a few of which are in memory at a time
 
 
+_KEPT = re.compile(r"/([0-9a-f]{2})/\1[0-9a-f]{62}\Z")
+
+
 class ObjectStore:
     """A place in object storage; ``spool`` is where files arrive first."""
 
@@ -31,11 +35,32 @@ class ObjectStore:
 
     def keep(self, file: Path, sha256: str) -> str:
         """See Store. Raises TryAgain."""
-        address = f"{self.url}/{sha256[:2]}/{sha256}"
+        address = self._address(sha256)
         with self._reached():
             target = _at(address)
             target.fs.put_file(str(file), target.path, chunksize=PART_BYTES)
         return address
+
+    def kept(self) -> Iterator[tuple[str, int, float]]:
+        """See Store. Raises TryAgain. What else somebody has put there is none of them."""
+        with self._reached():
+            place = _at(self.url)
+            place.fs.invalidate_cache()
+            listed = place.fs.find(place.path, detail=True)
+        for path, told in listed.items():
+            if _KEPT.search(path):
+                with self._reached():
+                    when = told.get("LastModified") or place.fs.modified(path)
+                yield path[-64:], told["size"], when.timestamp()
+
+    def remove(self, sha256: str) -> bool:
+        """See Store. Raises TryAgain."""
+        address = self._address(sha256)
+        if not self._has(address):
+            return False
+        with self._reached():
+            _at(address).fs.rm_file(_at(address).path)
+        return True
 
     @contextmanager
     def opened(self, address: str) -> Iterator[BinaryIO]:
@@ -46,6 +71,9 @@ class ObjectStore:
             source = _at(address).fs.open(_at(address).path, "rb", cache_type="readahead")
         with source:
             yield cast(BinaryIO, _Translated(source, self))
+
+    def _address(self, sha256: str) -> str:
+        return f"{self.url}/{sha256[:2]}/{sha256}"
 
     def _has(self, address: str) -> bool:
         """Whether an object is there. Raises TryAgain, also if the bucket itself is not."""
