@@ -17,7 +17,6 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ from rowledger import batches, domains, staging, uploads
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction, trial
 from rowledger.errors import UnknownCode
 from rowledger.pipeline import Worker
+from rowledger.stores import Store
 
 _SQL = queries("erasure")
 _LOCKED = ("contact", "contract")  # a contract names its contact
@@ -155,7 +155,7 @@ def _fence(cursor: Cursor, seqnos: Iterable[int]) -> None:
         batches.fence(cursor, batches.read(cursor, seqno))
 
 
-def _naming(folder: Path, keys: Iterable[str], unsure: Iterable[dict[str, Any]]) -> list[int]:
+def _naming(place: Path | Store, keys: Iterable[str], unsure: Iterable[dict[str, Any]]) -> list[int]:
     """Of batches whose ledger does not tell every record, those whose kept file has a key as a word."""
     texts = {
         key.encode(encoding, "ignore")
@@ -170,8 +170,7 @@ def _naming(folder: Path, keys: Iterable[str], unsure: Iterable[dict[str, Any]])
     for one in unsure:
         sha256 = one["file_sha256"]
         if sha256 not in found:
-            found[sha256] = False
-            with suppress(FileNotFoundError), uploads.opened(folder, sha256) as file:
+            with uploads.bytes_of(place, sha256) as file:
                 found[sha256] = _has(file, pattern)
     return [one["seqno"] for one in unsure if found[one["file_sha256"]]]
 

@@ -21,6 +21,10 @@ class Store(Protocol):
         """Keep a whole file under its hash: it appears when all of it is there. Returns its address, a URL."""
         ...
 
+    def address(self, sha256: str) -> str:
+        """The URL of a kept file."""
+        ...
+
     def kept(self) -> Iterator[tuple[str, int, float]]:
         """The SHA-256 of every kept file, its size in bytes, and when it was kept last, in seconds since 1970."""
         ...

@@ -16,7 +16,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -172,8 +172,15 @@ class Kept:
     kept_at: float
 
 
-def kept(folder: Path) -> Iterator[Kept]:
-    """All files that are kept, in no order; what else somebody has put there is none of them."""
+def kept(place: Path | Store) -> Iterator[Kept]:
+    """All files that are kept, in no order; what else somebody has put there is none of them. Raises TryAgain."""
+    if isinstance(place, Path):
+        yield from _kept_in(place)
+    else:
+        yield from (Kept(*one) for one in place.kept())
+
+
+def _kept_in(folder: Path) -> Iterator[Kept]:
     for path in folder.glob("[0-9a-f][0-9a-f]/*"):
         if _SHA256.fullmatch(path.name) and path.name.startswith(path.parent.name):
             with suppress(FileNotFoundError):  # somebody else removes it, too
@@ -182,25 +189,37 @@ def kept(folder: Path) -> Iterator[Kept]:
                     yield Kept(path.name, found.st_size, found.st_mtime)
 
 
-def opened(folder: Path, sha256: str) -> BinaryIO:
-    """The bytes of a kept file. Raises FileNotFoundError."""
-    return (folder / sha256[:2] / sha256).open("rb")
+@contextmanager
+def bytes_of(place: Path | Store, sha256: str) -> Iterator[BinaryIO]:
+    """The bytes of a kept file; none if it is gone. Raises TryAgain as a Store does."""
+    with ExitStack() as stack:
+        try:
+            if isinstance(place, Path):
+                source: BinaryIO = stack.enter_context((place / sha256[:2] / sha256).open("rb"))
+            else:
+                source = stack.enter_context(place.opened(place.address(sha256)))
+        except (FileNotFoundError, FileError):
+            source = io.BytesIO()
+        yield source
 
 
-def remove(folder: Path, sha256: str) -> bool:
-    """Let a kept file go; whether it was there. Raises NotKept if the folder is not writable."""
+def remove(place: Path | Store, sha256: str) -> bool:
+    """Let a kept file go; whether it was there. Raises NotKept if the folder is not writable, TryAgain as a Store does."""
+    if not isinstance(place, Path):
+        return place.remove(sha256)
     try:
-        (folder / sha256[:2] / sha256).unlink()
+        (place / sha256[:2] / sha256).unlink()
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise NotKept(f"A file could not be removed from {folder} ({error.strerror}).") from None
+        raise NotKept(f"A file could not be removed from {place} ({error.strerror}).") from None
     return True
 
 
-def reap(folder: Path, names: str = "*.part") -> list[int]:
+def reap(place: Path | Store, names: str = "*.part") -> list[int]:
     """Remove what processes have left that were killed; the sizes in bytes. A folder goes whole."""
     sizes = []
+    folder = place if isinstance(place, Path) else place.spool
     for path in folder.glob(names):
         with suppress(OSError):
             found = path.lstat()

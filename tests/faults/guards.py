@@ -306,7 +306,7 @@ GUARDS = (
     Guard(
         "the cells of what is refused while loading, after a cancel",
         f"{_CONTROL}::test_a_cancel_at_any_edge_keeps_what_is_written_and_balances_the_ledger[result_codes]",
-        (_PIPELINE, "        _add_raw_cells(worker, batch, chunk)\n", "        pass\n"),
+        (_PIPELINE, "        _add_raw_cells(worker, batch, fenced)\n", "        pass\n"),
     ),
     Guard(
         "a batch that fails says what it did not reach",

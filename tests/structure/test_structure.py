@@ -87,7 +87,7 @@ ARROWS = {
     "retention": "errors yaml_in",
     "housekeeping": "batches db errors pipeline retention staging uploads",
     "metrics": "db model",
-    "erasure": "batches db domains errors pipeline staging uploads",
+    "erasure": "batches db domains errors pipeline staging stores uploads",
     "dry_run": "batches db errors ledger loading model pipeline staging templates uploads",
     # who asks for a judgement is light, who gives it runs in a process of its own
     "judges": "errors",

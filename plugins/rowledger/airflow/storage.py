@@ -35,7 +35,7 @@ class ObjectStore:
 
     def keep(self, file: Path, sha256: str) -> str:
         """See Store. Raises TryAgain."""
-        address = self._address(sha256)
+        address = self.address(sha256)
         with self._reached():
             target = _at(address)
             target.fs.put_file(str(file), target.path, chunksize=PART_BYTES)
@@ -55,7 +55,7 @@ class ObjectStore:
 
     def remove(self, sha256: str) -> bool:
         """See Store. Raises TryAgain."""
-        address = self._address(sha256)
+        address = self.address(sha256)
         if not self._has(address):
             return False
         with self._reached():
@@ -72,7 +72,8 @@ class ObjectStore:
         with source:
             yield cast(BinaryIO, _Translated(source, self))
 
-    def _address(self, sha256: str) -> str:
+    def address(self, sha256: str) -> str:
+        """See Store."""
         return f"{self.url}/{sha256[:2]}/{sha256}"
 
     def _has(self, address: str) -> bool:

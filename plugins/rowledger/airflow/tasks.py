@@ -165,7 +165,7 @@ def given_table(given: list[timers.Given]) -> list[str]:
 
 def keep_house() -> None:
     """Remove what need not be kept any more; the log says last what was removed."""
-    with _task_states(), _worker() as worker:
+    with task_states(), worker_of_task() as worker:
         removed = housekeeping.clean(worker, retention.read(worker.settings.retention))
         for line in removed_table(removed):
             log.info(line)
