@@ -13,16 +13,21 @@ from browsing import desk, shown
 from engine import Engine, Run
 from playwright.sync_api import Error, FrameLocator, Page, expect
 
-from rowledger import db
+from rowledger import db, ledger
 from rowledger.db import rows, transaction
 
 SignIn = Callable[..., Page]
 CONTRACTS = 12_000
 MAKE_CONTRACTS = """
-INSERT INTO contract (domain_id, form_id, sign_up_date, status_id, date_result)
-SELECT domain_id, 'WALK' || lpad(n::text, 5, '0'), '2026-01-01', status_id, '2026-01-01'
-FROM contract_status JOIN domain USING (domain_id), generate_series(0, %(contracts)s - 1) AS n
-WHERE domain.code = 'DEMO' AND initial
+WITH made AS (
+    INSERT INTO contract (domain_id, form_id, sign_up_date, status_id, date_result)
+    SELECT domain_id, 'WALK' || lpad(n::text, 5, '0'), '2026-01-01', status_id, '2026-01-01'
+    FROM contract_status JOIN domain USING (domain_id), generate_series(0, %(contracts)s - 1) AS n
+    WHERE domain.code = 'DEMO' AND initial
+    RETURNING contract_id, status_id, date_result
+)
+INSERT INTO status_history (contract_id, status_id, date_result, cause)
+SELECT contract_id, status_id, date_result, 'initial' FROM made
 """
 DIRTY = (
     "Customer number,Email,Last name,City,Country\n"
@@ -115,6 +120,7 @@ def test_result_codes_are_uploaded_paused_mid_way_and_resumed_until_the_contract
     for box in ("Import completed: yes", "Processed: yes"):
         expect(frame.locator(".facts").get_by_label(box)).to_be_visible(timeout=120_000)
     expect(frame.locator("#head .legend")).to_have_text("12,000 updated")
+    assert [check for check in ledger.check(engine.connection) if check["violations"]] == []
     frame.get_by_role("tab", name="Activity").click()
     expect(frame.get_by_role("tabpanel")).to_contain_text("is this the right month?")
 
