@@ -110,6 +110,16 @@ print(json.dumps({{
     }  # fmt: skip
 
 
+def test_the_example_of_a_consumer_is_a_dag_that_waits_for_the_asset_of_its_kind(tmp_path: Path) -> None:
+    code = """
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag({folder!r})
+dag = bag.dags["after_contract_statuses"]
+print(bag.import_errors, [asset.name for asset in dag.timetable.asset_condition.objects])
+""".format(folder=str(ROOT / "include" / "examples"))
+    assert python(code, tmp_path) == "{} ['rowledger/contract_status']"
+
+
 def test_the_timers_task_gives_what_is_due_and_its_log_ends_with_it(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
