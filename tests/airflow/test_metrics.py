@@ -25,14 +25,14 @@ CODE = """
 import logging
 from types import SimpleNamespace
 from airflow.sdk.exceptions import AirflowFailException
-from airflow.sdk.execution_time.context import set_current_context
+from airflow.sdk.execution_time.context import OutletEventAccessors, set_current_context
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 from rowledger.airflow import tasks
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)  # as the task runner does
 run = SimpleNamespace(dag_id="contact_import", run_id="run 2", triggering_user_name=None)
 said = []
-with set_current_context({"dag_run": run, "run_id": "run 2"}):
+with set_current_context({"dag_run": run, "run_id": "run 2", "outlet_events": OutletEventAccessors()}):
     seqnos = tasks.sense("contact")
     for seqno in seqnos:
         try:

@@ -13,7 +13,7 @@ import psycopg2
 from faults.harness import Life, Prepared, Trial, kill
 from faults.nursery import GONE
 
-KILLS_PER_BATCH = 8
+KILLS_PER_BATCH = 12
 WHAT = {"random: process killed": 6, "random: session terminated": 2, "random: backend killed": 2}
 
 
@@ -45,7 +45,7 @@ def _kill_some_time(
     prepared: Prepared, life: Life, name: str, pid: int, step: int, draw: random.Random
 ) -> None:
     what = draw.choices(list(WHAT), list(WHAT.values()))[0]
-    if prepared.server.nursery.ended(pid, draw.uniform(0, 1.2 * prepared.seconds[step])):
+    if prepared.server.nursery.ended(pid, draw.uniform(0, 0.6 * prepared.seconds[step])):
         return
     life.note("fault", f"0 {what}")
     if what == "random: process killed":
