@@ -131,7 +131,7 @@ def test_a_batch_that_was_paused_again_and_again_ends_as_one_that_was_not(
     with fresh_database() as url, contextlib.closing(db.connect(url)) as elsewhere:
         batch = batches.get(other, seqno)
         chosen = pipeline.template_of(other, batch)
-        upload = uploads.Upload(batch.file_name, Path(batch.file_path), batch.file_bytes, batch.file_sha256)
+        upload = uploads.Upload(batch.file_name, batch.file_path, batch.file_bytes, batch.file_sha256)
         same = batches.register(
             elsewhere, upload, chosen, batch.suite_hash, "DEMO", by="tester", through="api"
         )

@@ -48,13 +48,13 @@ def age(connection: Connection, batch: Batch, days: int) -> None:
     """As if the batch had ended so many days ago, its file with it; nobody but an administrator could do this."""
     shift = {"seqno": batch.seqno, "days": days}
     with transaction(connection) as cursor:
-        cursor.execute("ALTER TABLE import_batch DISABLE TRIGGER USER")
+        cursor.execute("ALTER TABLE import_batch DISABLE TRIGGER import_batch_close")
         cursor.execute(
             "UPDATE import_batch SET processed_at = processed_at - make_interval(days => %(days)s)"
             " WHERE seqno = %(seqno)s",
             shift,
         )
-        cursor.execute("ALTER TABLE import_batch ENABLE TRIGGER USER")
+        cursor.execute("ALTER TABLE import_batch ENABLE TRIGGER import_batch_close")
         cursor.execute(
             "UPDATE import_record SET recorded_at = recorded_at - make_interval(days => %(days)s)"
             " WHERE seqno = %(seqno)s",
