@@ -47,6 +47,19 @@ def mended(client: TestClient, seqno: int, body: dict[str, Any], query: str = ""
     return client.post(f"/api/v1/batches/{seqno}/mended{query}", json=body, headers=headers)
 
 
+def test_records_whose_cells_are_not_kept_any_more_cannot_be_mended_and_the_page_says_so(
+    client: TestClient, submit: Submit, work: Work, connection: Connection
+) -> None:
+    seqno = work(submit(CONTACTS)).seqno
+    with transaction(connection) as cursor:
+        cursor.execute(
+            "INSERT INTO import_batch_removed (seqno, what, why) VALUES (%s, 'cells', 'retention')", (seqno,)
+        )
+    page = client.get(f"/batches/{seqno}/mend")
+    assert page.status_code == 409
+    assert f"The cells of the rejected records of import batch {seqno} are not kept any more." in page.text
+
+
 def test_two_records_are_mended_checked_and_sent_and_the_batches_name_each_other(
     client: TestClient, submit: Submit, work: Work, became: Became, connection: Connection
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from rowledger import mending
+from rowledger import batches, mending
 from rowledger.desk import mend_api, pages
 from rowledger.desk.context import ConnectionDep, DeskDep
 from rowledger.desk.shelf import template_of
@@ -61,6 +61,7 @@ def mend(
     found: list[dict[str, Any]] = []
     template = template_of(connection, batch)
     if batch.status.terminal:
+        batches.refuse_removed_cells(connection, batch.seqno)
         found = mending.page(
             connection, batch, after=after, limit=RECORDS_A_PAGE, rule=rule or None, column=column or None
         )
