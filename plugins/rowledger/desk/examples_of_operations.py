@@ -33,12 +33,13 @@ FEEDS: dict[str, Any] = {
 _BY_DAY = [0, 12, 0, 40, 3, 0, 7]
 REJECTIONS: dict[str, Any] = {
     "days": [f"2026-05-{day:02d}" for day in range(1, 8)],
+    "since": "2026-05-01",
     "feeds": [{"feed": "call_centre", "batches": 7, "of_records": 7000, "records": 62, "share": 0.008857,
                "by_day": _BY_DAY}],
     "reasons": [{"template": "result_codes", "kind": "contract_status", "rule": "format", "column": "Date result",
                  "records": 62, "batches": 4, "last_seqno": 40, "of_records": 7000, "share": 0.008857,
                  "feed": "call_centre", "of_feed": 62, "by_day": _BY_DAY}],
-    "of_batches": 7, "of_records": 7000, "records": 62, "at_most_batches": 20000,
+    "of_batches": 7, "of_records": 7000, "records": 62, "at_most_batches": 10000,
 }  # fmt: skip
 DAYS: dict[str, Any] = {
     "days": [{"day": "2026-05-07", "batches": 12, "failed": 1, "cancelled": 0, "unfinished": 2, "records": 12000,

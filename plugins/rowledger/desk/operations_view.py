@@ -26,7 +26,7 @@ from rowledger.feeds import Feed, cadence
 from rowledger.model import Batch, Outcome
 
 _SQL = queries("operations")
-MOST = 20_000  # the newest batches of a period whose reasons are added up
+MOST = 10_000  # the newest batches of a period whose reasons are added up
 MOST_REASONS = 25
 MOST_RUNNING = 50
 MOST_UNSENT = 20
@@ -185,11 +185,12 @@ def days(connection: Connection, asked: Period, kinds: Sequence[str]) -> Days:
 class Rejections:
     """What was kept out in a period.
 
-    ``by_day`` of each entry are its records for each of ``days``. A record counts once in ``feeds``, and once for each of
+    ``by_day`` of each entry are its records for each of ``days``; ``since`` is the day of the oldest batch looked at. A record counts once in ``feeds``, and once for each of
     its faults in ``reasons``, which are the costliest ``MOST_REASONS``.
     """
 
     days: list[date]
+    since: date | None
     feeds: list[dict[str, Any]]
     reasons: list[dict[str, Any]]
 
@@ -218,13 +219,10 @@ def rejections(connection: Connection, asked: Costs, kinds: Sequence[str]) -> Re
     }  # fmt: skip
     ended = sql.SQL(_SQL["ended"]).format(outcome=sql.Identifier(asked.outcome))
     with transaction(connection) as cursor:
-        by_feed = rows(cursor, sql.SQL(_SQL["by_feed"]).format(ended=ended), params)
-        by_reason = rows(cursor, sql.SQL(_SQL["by_reason"]).format(ended=ended), params)
-    return Rejections(
-        all_days,
-        [_counted(one, all_days) for one in by_feed],
-        [_counted(one, all_days) for one in by_reason],
-    )
+        found = row(cursor, sql.SQL(_SQL["rejections"]).format(ended=ended), params)
+    assert found
+    by_feed, reasons = ([_counted(one, all_days) for one in found[part]] for part in ("feeds", "reasons"))
+    return Rejections(all_days, found["since"], by_feed, reasons)
 
 
 def _counted(one: dict[str, Any], all_days: Sequence[date]) -> dict[str, Any]:
