@@ -18,10 +18,9 @@ from rowledger.desk.operations_view import MOST, MOST_REASONS, Costs
 
 router = APIRouter(prefix="/operations")
 Kinds = Annotated[list[str], Depends(Needs(Right.READ))]
-TREND_WIDTH, TREND_HEIGHT = (
-    180,
-    26,
-)  # at most, in pixels; bars begin and end at whole ones, so that they are sharp
+NEWEST_DAYS = 14  # that are shown at once
+# At most, in pixels; bars begin and end at whole ones, so that they are sharp.
+TREND_WIDTH, BAR_WIDTH, TREND_HEIGHT = 180, 12, 20
 
 
 class Shown(Costs):
@@ -40,7 +39,7 @@ def operations(
 ) -> Response:
     """The page."""
     return pages.page(
-        request, "operations.html", asked=asked, trend=trend, most=MOST, most_reasons=MOST_REASONS,
+        request, "operations.html", asked=asked, trend=trend, most=MOST, most_reasons=MOST_REASONS, newest_days=NEWEST_DAYS,
         found=operations_view.now(connection, desk, kinds),
         feeds=operations_view.feeds_of(connection, desk, kinds),
         kept_out=operations_view.rejections(connection, asked, kinds),
@@ -75,9 +74,9 @@ class Trend:
 
 def trend(by_day: Sequence[int], days: Sequence[date]) -> Trend:
     """The numbers of days as bars; what is not nothing can be seen."""
-    step, most = TREND_WIDTH // len(days), max(by_day)
+    step, most = min(BAR_WIDTH, TREND_WIDTH // len(days)), max(by_day)
     bars = [
-        f"M{place * step} {TREND_HEIGHT}v-{max(2, round(TREND_HEIGHT * count / most))}h{step - 1}V{TREND_HEIGHT}z"
+        f"M{place * step} {TREND_HEIGHT}v-{max(2, round(TREND_HEIGHT * count / most))}h{step - (step > 2)}V{TREND_HEIGHT}z"
         for place, count in enumerate(by_day) if count
     ]  # fmt: skip
     words = f"{sum(by_day):,} from {days[0]} to {days[-1]}" + (

@@ -27,7 +27,7 @@ from rowledger.model import Batch, Outcome
 
 _SQL = queries("operations")
 MOST = 10_000  # the newest batches of a period whose reasons are added up
-MOST_REASONS = 25
+MOST_REASONS = 15
 MOST_RUNNING = 50
 MOST_UNSENT = 20
 NotLoaded = Literal["rejected", "ignored", "parked"]
