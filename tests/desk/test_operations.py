@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from playwright.sync_api import expect, sync_playwright
 
 from rowledger import control, db, feeds, loading, pipeline
 from rowledger.db import Connection, rows, transaction
@@ -19,6 +23,9 @@ from rowledger.desk.context import Schedule
 from rowledger.feeds import arrivals, cadence
 from rowledger.model import Batch
 from rowledger.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+from serving import served
 
 ClientAs = Callable[..., TestClient]
 HEADER = "Customer number,Email,Last name,Country\n"
@@ -183,6 +190,22 @@ def test_an_open_page_gets_what_stands_now_only_if_it_has_changed(
     assert (answer.status_code, "#1</a>" in answer.text) == (200, True)
 
 
+def test_an_open_page_shows_what_has_come_without_being_asked(
+    app: FastAPI, submit: Callable[..., int]
+) -> None:
+    with served(app) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        context = browser.new_context()
+        context.add_cookies([{"name": "_token", "value": "viewer", "url": address}])
+        page = context.new_page()
+        page.goto(f"{address}/operations")
+        expect(page.get_by_text("Nothing waits.")).to_be_visible()
+        seqno = submit(BY_HAND)
+        expect(page.get_by_role("link", name=f"#{seqno}", exact=True)).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("Nothing waits.")).to_have_count(0)
+        browser.close()
+
+
 # Feeds -------------------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +224,19 @@ def test_a_feed_is_told_with_its_last_file_what_became_of_it_and_when_the_next_o
     assert "Contacts of an agency" in page
     assert "4 records, 1 rejected" in page
     assert 'is-succeeded">well' in page
+
+
+def test_the_same_bytes_once_more_are_the_last_file_and_no_second_import(
+    client: TestClient, come: Callable[..., list[int]], work: Callable[[int], Batch]
+) -> None:
+    (seqno,) = come(some_contacts(4, 1))
+    work(seqno)
+    assert come(some_contacts(4, 1), "june.csv") == []
+    (feed,) = told(client, "feeds")["feeds"]
+    assert (feed["file_name"], feed["seqno"], feed["duplicate"]) == ("june.csv", seqno, True)
+    assert "the same bytes as that import" in client.get("/operations").text
+    found = told(client, "rejections")
+    assert (found["of_batches"], found["records"], found["reasons"][0]["records"]) == (1, 1, 1)
 
 
 def test_a_missing_file_comes_first_and_is_said_to_be_overdue(
