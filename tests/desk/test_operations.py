@@ -294,6 +294,7 @@ def test_the_column_of_the_partner_that_costs_most_comes_first(
     (of_feed,) = come(some_contacts(10, 4))
     by_hand = submit(BY_HAND)
     work(of_feed), work(by_hand)
+    submit(BY_HAND)  # of what has not ended nobody knows yet
     found = told(client, "rejections")
     first, *others = found["reasons"]
     assert (first["template"], first["column"], first["feed"], first["of_feed"]) == (
@@ -427,6 +428,13 @@ def test_nobody_sees_what_is_of_a_kind_that_they_may_not_read(
         cursor.execute("INSERT INTO feed (name, kind, domain) VALUES ('gone', 'contract_status', 'DEMO')")
     work(submit("F9;05-03-2026;nonsense;;\nF9;05-33-2026;30;;\n", "result_codes"))
     submit("F1;05-03-2026;30;;\n", "result_codes")
+    at_work = submit("F1;06-03-2026;30;;\n", "result_codes")
+    pipeline.validate(pipeline.Worker(connection, settings, "tester"), at_work)
+    with transaction(connection) as cursor:
+        cursor.execute("INSERT INTO notice_scope (scope) VALUES ('feed gone')")
+        cursor.execute(
+            "INSERT INTO notice_message (scope, channel, recipient, body, tries) VALUES ('feed gone', 'mail', '{}', '{}', 1)"
+        )
     everything, contacts = client_as("viewer"), client_as("contact_only:viewer")
     assert len(told(everything, "feeds")["feeds"]) == 3
     assert [one["name"] for one in told(contacts, "feeds")["feeds"]] == ["agency"]
@@ -435,9 +443,11 @@ def test_nobody_sees_what_is_of_a_kind_that_they_may_not_read(
     assert told(everything, "rejections")["reasons"] != []
     assert told(contacts, "rejections")["reasons"] == []
     assert (told(everything, "days")["days"][0]["batches"], told(contacts, "days")["days"][0]["batches"]) == (
-        3,
+        4,
         1,
     )
+    assert (told(everything, "now")["running_in_all"], told(contacts, "now")["running_in_all"]) == (1, 0)
+    assert (len(told(everything, "days")["unsent"]), told(contacts, "days")["unsent"]) == (1, [])
 
 
 def test_no_value_of_a_file_is_quoted(
