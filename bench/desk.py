@@ -56,7 +56,7 @@ UPLOAD_BYTES = 150_000_000
 # The database ---------------------------------------------------------------------------------------------------
 
 FILL = ("more_codes", "plan", "records_of_contacts", "records_of_contracts", "records_of_statuses", "batches",
-        "reasons", "contacts", "contracts")  # fmt: skip
+        "reasons", "contacts", "contracts", "feeds")  # fmt: skip
 SAMPLE = "Customer number,Email,First name,Last name,Country\n" + "".join(
     f"K{n:08d},person{n}@example.org,Anna{n},Muster{n},DE\n" for n in range(100)
 )
@@ -281,6 +281,8 @@ QUESTIONS: Mapping[str, Mapping[str, str]] = {
     "/contracts": {"form": "", "by form id": "?domain=DEMO&form_id=C{contract}"},
     "/contracts/{contract_id}": {"usual": "{contract}", "as of": "{contract}?on=2025-05-31&known_at=2026-01-01"},
     "/new": {"form": "", "chosen": "?kind=contact&domain=DEMO&template=contacts"},
+    "/operations": {"30 days": "", "90 days": "?days=90", "90 days of a feed": "?days=90&feed=of+contact"},
+    "/operations/now": {"all": ""},
     "/set-up": {"all": "", "a domain of hundreds of codes": "?domain=DEMO"},
     "/set-up/changes": {"all": "", "of a sort": "?domain=DEMO&sort=status"},
     "/set-up/list": {"20,000 values": "?name=postal_codes", "that begin": "?name=postal_codes&begins=2999"},
@@ -302,6 +304,10 @@ QUESTIONS: Mapping[str, Mapping[str, str]] = {
     "/api/v1/contacts/{domain}/{key:path}": {"by number": "DEMO/K{contact:0>8}", "of hundreds of records": "DEMO/K{hot:0>8}"},
     "/api/v1/contracts/{domain}/{form_id:path}": {"usual": "DEMO/C{contract}", "as of": "DEMO/C{contract}?on=2025-05-31"},
     "/api/v1/openapi.json": {"document": ""},
+    "/api/v1/operations/days": {"90 days": "?days=90"},
+    "/api/v1/operations/feeds": {"all": ""},
+    "/api/v1/operations/now": {"all": ""},
+    "/api/v1/operations/rejections": {"90 days": "?days=90", "90 days, parked": "?days=90&outcome=parked"},
     "/api/v1/reference/changes": {"all": "", "of a sort": "?domain=DEMO&sort=origin"},
     "/api/v1/reference/lists": {"all": ""},
     "/api/v1/reference/lists/values": {"1,000 of 20,000": "?name=postal_codes&after=15000"},

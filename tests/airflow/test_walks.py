@@ -36,7 +36,7 @@ DIRTY = (
     "DIRTY1,dirty1@example.com,Smith,Vienna,XX\n"
     "DIRTY3,dirty3@example.com,Jones,Ulm,DE\n"
 )
-NAV = ["Imports", "New import", "Contracts", "Contacts", "Templates", "Set-up"]
+NAV = ["Imports", "New import", "Contracts", "Contacts", "Templates", "Operations", "Set-up"]
 
 
 def upload(frame: FrameLocator, kind: str, template: str, name: str, content: str) -> int:
@@ -189,6 +189,9 @@ def test_each_role_sees_what_it_may_and_is_told_what_it_may_not(engine: Engine, 
             for button in ("Pause", "Run now", "Cancel"):
                 expect(frame.get_by_role("button", name=button, exact=True)).to_have_count(int(writes))
             expect(frame.get_by_text("Download", exact=True)).to_have_count(int(writes))
+            frame.get_by_role("link", name="Operations").click()
+            expect(frame.get_by_role("heading", level=1)).to_have_text("Operations")
+            expect(frame.locator("#now")).to_contain_text("The DAG is paused")
             frame.get_by_role("link", name="Set-up").click()
             expect(frame.get_by_role("heading", level=1)).to_have_text("Set-up")
             expect(frame.get_by_role("link", name="+ New domain")).to_have_count(int(sets_up))

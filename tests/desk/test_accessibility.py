@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from rowledger import control, pipeline
-from rowledger.db import Connection
+from rowledger.db import Connection, transaction
 from rowledger.model import Batch
 from rowledger.settings import Settings
 
@@ -30,15 +30,25 @@ CONTACTS = (
     "K4,dora@example.com,Dora,Ek,DE,,,\nK5,emil@example.com,Emil,Fo,DE,,,\n"
 )
 PARTS = ("head", "records", "errors", "expectations", "activity")  # of the page of an import
-EMPTY = ["/", "/?group=status", "/?q=nothing+fits", "/contacts", "/contracts", "/templates", "/no/such/page",
+EMPTY = ["/", "/?group=status", "/?q=nothing+fits", "/contacts", "/contracts", "/templates", "/operations", "/no/such/page",
          "/of-run?dag_id=contact_import&run_id=x"]  # fmt: skip
 FULL = ["/", "/?group=day", "/?status=failed", "/new", "/batches/{done}", "/batches/{done}/mend", "/batches/{failed}", "/batches/{paused}", "/batches/{waiting}",
         "/contacts?domain=DEMO&key=nobody", "/contacts/1", "/contracts?domain=DEMO&form_id=nothing", "/contracts/1",
         "/contracts/1?on=2026-02-10", "/contracts/1?on=never", "/templates", "/templates/contacts", "/templates/result_codes",
+        "/operations", "/operations?days=7&outcome=parked&feed=agency",
         "/set-up", "/set-up/changes", "/set-up/list?name=countries",
         *(f"/set-up?domain=DEMO&sort={sort}" for sort in ("phase", "status", "origin", "subscription")),
         "/set-up/status/item?domain=DEMO&code=20", "/set-up/status/new?domain=DEMO", "/set-up/subscription/new?domain=DEMO",
         "/of-run?dag_id=contact_import&run_id=run", "/of-run?dag_id=contact_import&run_id=run&map_index=0"]  # fmt: skip
+# What a feed and its messages may have to tell.
+OPERATIONS = """
+    INSERT INTO feed (name, kind, domain, looked_at, last_file_at, trouble)
+    VALUES ('agency', 'contact', 'DEMO', now(), now(), '"may.csv" is a directory and is left alone.');
+    INSERT INTO feed_file (feed, name, identity, bytes, sha256, seqno) VALUES ('agency', 'may.csv', 'x', 1, 'x', %(done)s);
+    INSERT INTO feed_alarm (feed, due_at) VALUES ('agency', now());
+    INSERT INTO notice_scope (scope) VALUES ('feed agency');
+    INSERT INTO notice_message (scope, channel, recipient, body, tries) VALUES ('feed agency', 'mail', '{}', '{}', 2);
+"""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +84,8 @@ def furnish(
         pipeline.validate(pipeline.Worker(connection, settings, "tester"), found["paused"])
         control.pause(connection, found["paused"], by="anna", why="lunch")
         runs.taken["run"] = list(found.values())
+        with transaction(connection) as cursor:
+            cursor.execute(OPERATIONS, found)
         return found
 
     return furnish
@@ -139,7 +151,7 @@ def test_no_page_has_a_serious_fault_of_accessibility(
     for path in FULL:
         looking.visit(address, path.format_map(found), whole="{done}" in path)
     looking.page.set_viewport_size({"width": 390, "height": 900})
-    for path in ("/", "/batches/{done}", "/batches/{done}/mend", "/contacts/1"):
+    for path in ("/", "/batches/{done}", "/batches/{done}/mend", "/contacts/1", "/operations"):
         looking.visit(address, path.format_map(found))
     context.clear_cookies()
     looking.visit(address, "/")
@@ -152,7 +164,7 @@ def test_every_page_is_among_those_that_are_looked_at(app: FastAPI) -> None:
     pages = {
         path for method, path in routes(app) if method == "GET" and not path.startswith(("/api/", "/static/"))
     }
-    pages -= {"/changes", *(f"/batches/{{seqno}}/{part}" for part in PARTS)}
+    pages -= {"/changes", "/operations/now", *(f"/batches/{{seqno}}/{part}" for part in PARTS)}
     visited = [path.partition("?")[0] for path in FULL]
     patterns = {path: re.sub(r"\\{.*?\\}", "[^/]+", re.escape(path)) for path in pages}
     assert {

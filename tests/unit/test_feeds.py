@@ -152,6 +152,28 @@ def test_when_a_file_is_missing(
     assert found is None or found.tzinfo is UTC or found.utcoffset() is not None
 
 
+@pytest.mark.parametrize(
+    ("expected", "now", "since", "last", "due"),
+    [
+        (WORKDAYS, "6 05:59", "1 00:00", "5 05:00", "6 06:00"),
+        (WORKDAYS, "6 05:59", "1 00:00", "5 07:00", "7 06:00"),  # today's is there already
+        (WORKDAYS, "6 05:59", "5 07:00", "5 07:00", "6 06:00"),  # it made up for the one of the fifth
+        (WORKDAYS, "6 05:59", "1 00:00", None, "6 06:00"),
+        (WORKDAYS, "6 06:00", "1 00:00", "6 05:00", "7 06:00"),
+        (WORKDAYS, "9 07:00", "1 00:00", "9 05:00", "12 06:00"),  # on a Friday, for Monday
+        (WORKDAYS, "10 12:00", "1 00:00", "10 11:00", "13 06:00"),  # Monday's came on Saturday
+        (Expected(by="06:00", days=("mon",)), "5 06:00", "1 00:00", "5 05:00", "12 06:00"),
+        (Expected(every="1d"), "1 13:00", "1 00:00", "1 12:00", "2 12:00"),
+        (Expected(every="1d"), "1 13:00", "1 00:00", None, "2 00:00"),
+        (Expected(every="1d"), "3 13:00", "1 00:00", "1 12:00", "2 12:00"),  # missing already
+    ],
+)  # fmt: skip
+def test_when_the_next_file_is_due(
+    expected: Expected, now: str, since: str, last: str | None, due: str
+) -> None:
+    assert cadence.next_due(expected, at(now), at(since), at(last) if last else None) == at(due)
+
+
 USUAL = {"records": 1000.0, "rejected_share": 0.02, "churn": 10.0}
 
 

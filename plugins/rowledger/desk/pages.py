@@ -25,6 +25,7 @@ NAV = (
     ("contracts", "Contracts", Needs(Right.READ, ("contract", "contract_status"))),
     ("contacts", "Contacts", Needs(Right.PERSONAL, ("contact",))),
     ("templates", "Templates", Needs(Right.READ)),
+    ("operations", "Operations", Needs(Right.READ)),
     ("set-up", "Set-up", Needs(Right.READ)),
 )
 

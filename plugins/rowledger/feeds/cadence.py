@@ -6,8 +6,9 @@ A late file makes up for the one that was missing, and not for the next one too.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta
 
 from rowledger.db import Connection, queries, row, transaction
@@ -57,6 +58,29 @@ def missing(
     if due <= since or came(max(before, since), due):
         return None
     return due
+
+
+def next_due(expected: Expected, now: datetime, since: datetime, last: datetime | None) -> datetime:
+    """Until when the next file must come if none is to be missing; in the past if one is missing already.
+
+    A file that came since the last such moment is the one of the next moment; ``since`` is as for ``missing``.
+    """
+    if expected.every:
+        return max(last or since, since) + duration(expected.every)
+    following = _following(expected, now)
+    due = next(following)
+    before = _last_two(expected, now)[0]
+    return next(following) if last and last > max(before, since) else due
+
+
+def _following(expected: Expected, now: datetime) -> Iterator[datetime]:
+    """The moments at which a file will be due."""
+    assert expected.by
+    at = time.fromisoformat(expected.by)
+    for ahead in itertools.count():
+        due = datetime.combine((now + timedelta(days=ahead)).date(), at, UTC)
+        if due > now and DAYS[due.weekday()] in expected.days:
+            yield due
 
 
 def _last_two(expected: Expected, now: datetime) -> tuple[datetime, datetime]:
