@@ -32,7 +32,7 @@ from faults.harness import Server, Trial
 from faults.scenarios import ENUMERATED, KILLED
 
 DOUBLES, KILLS = 1000, 10_000
-KILLS_IN_A_TRIAL = 5  # more strike on average
+KILLS_IN_A_TRIAL = 4  # more strike on average
 TWO_WRITERS = ("contacts", "contract statuses", "contracts")
 
 

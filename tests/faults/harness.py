@@ -246,6 +246,13 @@ class Prepared:
 
     def verdict(self, name: str) -> list[str]:
         """What is wrong in a database that was worked off."""
+        try:
+            return self._verdict(name)
+        except TryAgain:  # a process of the server was killed at the very end: it goes through its recovery
+            self.server.wait_until_up()
+            return self._verdict(name)
+
+    def _verdict(self, name: str) -> list[str]:
         with contextlib.closing(db.connect(self.server.url(name))) as connection:
             found, broken = contents(connection), broken_checks(connection)
         return broken + [
