@@ -69,6 +69,8 @@ def _given_to_another(connection: db.Connection) -> None:
             "SELECT max(seqno) AS seqno, max(kind) AS kind FROM import_batch WHERE status <> 'executed'",
         )
     assert open_batch
+    if open_batch["seqno"] is None:
+        return  # all was done before the process was stopped
     give_up = time.monotonic() + 20 * LEASE_SECONDS
     while not batches.reserve(connection, open_batch["kind"], "another run", 1, LEASE_SECONDS):
         assert time.monotonic() < give_up, "the lease is never over"
