@@ -72,6 +72,16 @@ def test_a_cancel_ends_the_task_skipped_and_clearing_it_changes_nothing(engine: 
     assert violations(engine) == []
 
 
+def test_the_records_of_a_batch_that_was_cancelled_unread_are_counted_by_the_next_run(engine: Engine) -> None:
+    seqno = engine.submit(contacts("CU", 10))
+    assert control.cancel(engine.connection, seqno, by="anna").records_in_file is None
+    run = engine.run("contact_import")
+    engine.until(lambda: engine.batch(seqno).records_in_file == 10)
+    assert run.wait() == "success"
+    assert engine.batch(seqno).counts["unprocessed"] == 10
+    assert violations(engine) == []
+
+
 def settled(engine: Engine, seqno: int) -> None:
     """Let a run fetch the cells of records that were refused while loading, if there are any."""
     if ledger.lacks_raw(engine.connection, engine.batch(seqno)):

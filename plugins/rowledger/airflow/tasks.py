@@ -88,10 +88,9 @@ def settle(kind: str) -> None:
                 pipeline.complete_raw(worker, seqno)
                 log.info("Import batch %s: the cells of its refused records are in the ledger now", seqno)
         for seqno in unread:
-            pipeline.count_unread(worker, seqno)
-            log.info(
-                "Import batch %s was cancelled before anybody read it: its records are counted now", seqno
-            )
+            with bound_contextvars(seqno=seqno):
+                pipeline.count_unread(worker, seqno)
+                log.info("Import batch %s was cancelled unread; its activity says what was counted", seqno)
         for seqno in asked:
             with bound_contextvars(seqno=seqno):
                 log.info("Import batch %s is rolled back: %s", seqno, roll_back.work(worker, seqno).in_words)
