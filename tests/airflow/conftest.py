@@ -19,8 +19,9 @@ def engine(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[En
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """For a module at most: while Playwright is in use, no other test of the run can start an event loop."""
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield opened
