@@ -40,7 +40,7 @@ from airflow.sdk import dag, task, task_group
 from rowledger.airflow import assets, tasks
 from rowledger.airflow.batch_task import batch_task
 
-LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
+LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0][0] }}"
 
 
 @dag(
@@ -60,24 +60,24 @@ LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0] }}"
 )
 def contract_import() -> None:
     @task
-    def sense() -> list[int]:
+    def sense() -> list[list[int]]:
         """Reserve the batches that wait; skip when there are none."""
         return tasks.sense("contract")
 
     @batch_task(map_index_template=LABEL)
-    def validate(seqno: int) -> None:
+    def validate(share: list[int]) -> None:
         """Read the whole file and give every record a verdict."""
-        tasks.validate(seqno)
+        tasks.validate(share)
 
     @batch_task(map_index_template=LABEL)
-    def load(seqno: int) -> None:
+    def load(share: list[int]) -> None:
         """Merge the accepted records into their targets, and enter in the ledger what became of each."""
-        tasks.load(seqno)
+        tasks.load(share)
 
     @batch_task(map_index_template=LABEL, outlets=[assets.outlet("contract")])
-    def close(seqno: int) -> None:
+    def close(share: list[int]) -> None:
         """Balance the ledger and close the batch."""
-        tasks.close(seqno)
+        tasks.close(share)
 
     @task
     def replay() -> None:
@@ -90,12 +90,12 @@ def contract_import() -> None:
         tasks.settle("contract")
 
     @task_group
-    def import_batch(seqno: int) -> None:
-        validate(seqno) >> load(seqno) >> close(seqno)
+    def import_batch(share: list[int]) -> None:
+        validate(share) >> load(share) >> close(share)
 
-    seqnos = sense()
-    import_batch.expand(seqno=seqnos)
-    seqnos >> [settle(), replay()]
+    shares = sense()
+    import_batch.expand(share=shares)
+    shares >> [settle(), replay()]
 
 
 contract_import()

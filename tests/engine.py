@@ -144,7 +144,7 @@ class Run:
     def task(self, step: str) -> dict[str, Any]:
         """The mapped task instance of the batch, found by what `sense` handed on."""
         seqnos = self.engine.api.call("GET", f"{self._path}/taskInstances/sense/xcomEntries/return_value")
-        index = _as_list(seqnos["value"]).index(self.seqno)
+        index = [seqno for seqno, _ in _as_list(seqnos["value"])].index(self.seqno)
         return dict(self.engine.api.call("GET", f"{self._path}/taskInstances/import_batch.{step}/{index}"))
 
     def whole_log(self, step: str) -> str:
@@ -174,7 +174,7 @@ class Run:
         self.engine.until(lambda: self.state() not in FINAL)
 
 
-def _as_list(value: Any) -> list[int]:
+def _as_list(value: Any) -> list[list[int]]:
     import json
 
     return json.loads(value) if isinstance(value, str) else list(value)

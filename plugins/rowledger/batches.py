@@ -3,8 +3,11 @@
 A claim raises the batch's epoch. Every later transaction of the worker begins with ``hold`` or ``hold_shared``, which
 checks that the epoch is still the worker's; the loser of a take-over gets ``Fenced`` and has written nothing.
 
-The fence is an advisory lock of the transaction. Whatever changes a batch takes it alone and first of all; the lanes of
-a load share it, so that they do not wait for each other, and nobody changes the batch while one of them writes.
+The fence is an advisory lock of the transaction. Whatever changes a batch takes it alone and first of all; those who
+write a chunk share it, so that they do not wait for each other, and nobody changes the batch while one of them writes.
+
+A huge file is worked in parts, each claimed by a task of its own: a claim of a part raises the epoch of that part, and
+the batch's only if nobody is at work. Who claims the batch without a part takes it in one piece, whoever is at its parts.
 
 Whoever wants a batch waits for the chunk that is being written, but not for a worker that is stopped in the middle of
 one: its session is ended once it has said nothing for a lease.
@@ -16,7 +19,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +35,14 @@ from rowledger.errors import (
     TryAgain,
     UnknownCode,
 )
-from rowledger.model import Batch, BatchStatus, Outcome, Reason
+from rowledger.model import Batch, BatchStatus, Outcome, Part, Reason
 from rowledger.templates import ImportTemplate
 from rowledger.uploads import Upload, in_a_store
 
 _SQL = queries("batches")
 log = logging.getLogger("rowledger")
 CLAIM_TRIES = 10  # of three seconds each
+Share = list[int]  # a seqno, and the number of a part of the batch, or 0 for the whole
 
 
 @dataclass(frozen=True)
@@ -327,6 +331,40 @@ def reserve(connection: Connection, kind: str, run_id: str, limit: int, lease_se
         return [r["seqno"] for r in rows(cursor, _SQL["of_run"], asked)]
 
 
+def shared_out(
+    connection: Connection, seqnos: list[int], part_bytes: int, max_parts: int, most: int, lease_seconds: int
+) -> list[Share]:
+    """What the tasks of a run are given, ``most`` at most: a batch each, or a part of one whose file is huge.
+
+    A batch that somebody has begun in one piece stays in one piece.
+    """
+    with transaction(connection) as cursor:
+        found = rows(cursor, _SQL["begun"], {"seqnos": seqnos})
+    shares, room = list[Share](), most - len(found)
+    for one in found:
+        parts = one["parts"]
+        if parts == 1 and not one["begun"]:
+            parts = min(max_parts, -(-one["file_bytes"] // part_bytes))
+        parts = 1 if parts - 1 > room else parts
+        if parts > 1:
+            parts = _cut(connection, one["seqno"], parts, lease_seconds)
+        room -= parts - 1
+        shares += [[one["seqno"], part] for part in (range(1, parts + 1) if parts > 1 else (0,))]
+    return shares
+
+
+def _cut(connection: Connection, seqno: int, parts: int, lease_seconds: int) -> int:
+    """Let a batch that nobody has begun be worked in parts; returns in how many it is."""
+    with transaction(connection) as cursor:
+        _take_from_silent(cursor, seqno, lease_seconds)
+        batch = _locked(cursor, seqno)
+        begun = batch.validated_at is not None or batch.validated_records > 0
+        if batch.parts > 1 or begun or batch.status.terminal:
+            return batch.parts
+        cursor.execute(_SQL["cut"], {"seqno": seqno, "parts": parts})
+        return parts
+
+
 def end_silent(cursor: Cursor, lease_seconds: int, seqno: int | None = None) -> None:
     """End the sessions of workers that fell silent inside a transaction, for a whole lease: of a batch, or of any.
 
@@ -348,8 +386,13 @@ def claim(
     *,
     run_id: str | None = None,
     step: str = "validate",
+    part: int | None = None,
+    retried: bool = False,
 ) -> Batch:
     """Take a batch on: whoever worked on it before is fenced off. A failed batch is opened again.
+
+    With ``part`` the same of that part alone, unless the batch is not worked in parts any more: then the whole of it, by
+    a task that is tried again or was cleared (``retried``), but not by one that comes late to what another has ended.
 
     A batch that succeeded is returned as it is. ``step`` is what the worker wants to do; load and close need a
     validated batch. Raises UnknownCode, SetupError or Stopped.
@@ -361,23 +404,46 @@ def claim(
             return batch
         if batch.status in (BatchStatus.PAUSED, BatchStatus.CANCELLED):
             raise _stopped(cursor, seqno)
+        part = _part_to_claim(batch, part, step, retried)
         if step != "validate" and batch.validated_at is None:
             raise SetupError(f"Import batch {seqno} is not validated yet; run its step validate first.")
         if batch.failed:
-            if row(cursor, _SQL["roll_back"], {"seqno": seqno}):
-                raise NotPossible(
-                    f"Import batch {seqno} is rolled back and cannot be opened again; to take its file once more: rowledger reprocess {seqno} --template old"
-                )
-            if gone := rows(cursor, _SQL["removed"], {"seqno": seqno}):
-                what = " and ".join(one["words"] for one in gone)
-                raise NotPossible(
-                    f"Import batch {seqno} cannot be opened again: {what} not kept any more. Upload its file again."
-                )
             _reopen(cursor, batch, by)
         if step == "validate" and batch.validated_at is not None:  # nothing to do: no claim
             return read(cursor, seqno)
+        if part is not None:
+            return _join(cursor, seqno, part, run_id, lease_seconds)
+        if batch.parts > 1:
+            in_one_piece(cursor, batch)
+            if batch.validated_at is None:
+                _start_over(cursor, batch)
         cursor.execute(_SQL["claim"], {"seqno": seqno, "run_id": run_id, "lease_seconds": lease_seconds})
         return read(cursor, seqno)
+
+
+def _part_to_claim(batch: Batch, part: int | None, step: str, retried: bool) -> int | None:
+    if part is None or batch.parts > 1:
+        return part
+    if not retried and (step == "validate" or batch.validated_at is None or batch.failed):
+        raise Stopped(
+            f"Import batch {batch.seqno} is not worked in parts any more; there is nothing to do for this one."
+        )
+    return None
+
+
+def _join(cursor: Cursor, seqno: int, part: int, run_id: str | None, lease_seconds: int) -> Batch:
+    """Claim one part of a batch; who is at another part is not disturbed."""
+    cursor.execute(_SQL["join"], {"seqno": seqno, "run_id": run_id, "lease_seconds": lease_seconds})
+    batch = read(cursor, seqno)
+    found = row(cursor, _SQL["claim_part"], {"seqno": seqno, "part": part})
+    if not found:
+        raise Stopped(f"Import batch {seqno} has no part {part}.")
+    return replace(batch, part=Part(part, batch.parts, **found), attempts=found["attempts"])
+
+
+def in_one_piece(cursor: Cursor, batch: Batch) -> None:
+    """Forget the parts of a batch, and with them which records of it have a verdict."""
+    cursor.execute(_SQL["in_one_piece"], {"seqno": batch.seqno})
 
 
 def _take_from_silent(cursor: Cursor, seqno: int, lease_seconds: int) -> None:
@@ -401,16 +467,32 @@ def _take_from_silent(cursor: Cursor, seqno: int, lease_seconds: int) -> None:
 
 
 def _reopen(cursor: Cursor, batch: Batch, by: str) -> None:
-    """Undo a failure: what was loaded stays loaded; a batch whose validation failed starts from its first record."""
+    """Undo a failure: what was loaded stays loaded; a batch whose validation failed starts from its first record.
+
+    Raises NotPossible.
+    """
+    if row(cursor, _SQL["roll_back"], {"seqno": batch.seqno}):
+        raise NotPossible(
+            f"Import batch {batch.seqno} is rolled back and cannot be opened again; to take its file once more: rowledger reprocess {batch.seqno} --template old"
+        )
+    if gone := rows(cursor, _SQL["removed"], {"seqno": batch.seqno}):
+        what = " and ".join(one["words"] for one in gone)
+        raise NotPossible(
+            f"Import batch {batch.seqno} cannot be opened again: {what} not kept any more. Upload its file again."
+        )
     cursor.execute(_SQL["reopen"], {"seqno": batch.seqno})
     cursor.execute(_SQL["forget_unprocessed"], {"seqno": batch.seqno})
     if batch.validated_at is None:
-        cursor.execute(_SQL["forget_records"], {"seqno": batch.seqno})
-        cursor.execute(_SQL["start_over"], {"seqno": batch.seqno})
-        staging.drop(cursor, batch)
+        _start_over(cursor, batch)
     else:
         cursor.execute(_SQL["finish_validation"], {"seqno": batch.seqno})
     note(cursor, batch.seqno, "reopened", by, batch.error_message)
+
+
+def _start_over(cursor: Cursor, batch: Batch) -> None:
+    cursor.execute(_SQL["forget_records"], {"seqno": batch.seqno})
+    cursor.execute(_SQL["start_over"], {"seqno": batch.seqno})
+    staging.drop(cursor, batch)
 
 
 def take(cursor: Cursor, seqno: int) -> Batch:
@@ -435,27 +517,34 @@ def fence(cursor: Cursor, batch: Batch) -> None:
 def hold(cursor: Cursor, batch: Batch, lease_seconds: int) -> None:
     """The fence, and the lease once more. Raises Fenced if another worker has claimed the batch since, or Stopped."""
     fence(cursor, batch)
-    asked = {"seqno": batch.seqno, "epoch": batch.epoch, "lease_seconds": lease_seconds}
-    _still_ours(cursor, batch, row(cursor, _SQL["hold"], asked))
+    _still_ours(cursor, batch, row(cursor, _SQL["hold"], _epochs(batch) | {"lease_seconds": lease_seconds}))
 
 
 def hold_shared(cursor: Cursor, batch: Batch) -> None:
-    """The fence for one of several lanes, whose mark renews the lease. Raises Fenced or Stopped."""
+    """The fence for one of several that write chunks, whose mark renews the lease. Raises Fenced or Stopped."""
     cursor.execute(_SQL["fence_shared"], {"seqno": batch.seqno})
     # A statement of its own: it sees what was committed while the one before waited.
-    _still_ours(cursor, batch, row(cursor, _SQL["held"], {"seqno": batch.seqno, "epoch": batch.epoch}))
+    _still_ours(cursor, batch, row(cursor, _SQL["held"], _epochs(batch)))
+
+
+def _epochs(batch: Batch) -> dict[str, Any]:
+    part, part_epoch = (batch.part.number, batch.part.epoch) if batch.part else (None, None)
+    return {"seqno": batch.seqno, "epoch": batch.epoch, "part": part, "part_epoch": part_epoch}
 
 
 def _still_ours(cursor: Cursor, batch: Batch, found: dict[str, Any] | None) -> None:
     if found is not None:
         return
     now = read(cursor, batch.seqno)
+    if now.epoch == batch.epoch and now.status is BatchStatus.EXECUTED:
+        raise Stopped(f"Import batch {batch.seqno} was brought to its end by the worker of another part.")
     if now.epoch == batch.epoch and now.status is not BatchStatus.IN_PROGRESS:
         raise _stopped(cursor, batch.seqno)
-    raise _taken_over(batch)
+    raise taken_over(batch)
 
 
-def _taken_over(batch: Batch) -> Fenced:
+def taken_over(batch: Batch) -> Fenced:
+    """What a worker is told that is not the batch's any more."""
     return Fenced(
         f"Import batch {batch.seqno} was taken over by another worker; this one stops and has written nothing more."
     )
@@ -464,7 +553,7 @@ def _taken_over(batch: Batch) -> Fenced:
 def _stopped(cursor: Cursor, seqno: int) -> Stopped:
     """Who stopped the batch, and where: what the event of the request says."""
     found = row(cursor, _SQL["stop"], {"seqno": seqno})
-    if not found:  # it waits again, after trouble that another part of this worker met
+    if not found:  # it has ended, or waits again after trouble that another lane met
         return Stopped(f"Import batch {seqno} is not being worked on any more.")
     place, _, why = (found["detail"] or "").partition(": ")
     because = f": {why}" if why else "."
@@ -472,11 +561,16 @@ def _stopped(cursor: Cursor, seqno: int) -> Stopped:
 
 
 def wait(cursor: Cursor, batch: Batch, reason: str) -> None:
-    """Nothing is wrong with the batch: it waits until what its worker met has passed. Raises Fenced."""
+    """Nothing is wrong with the batch: it waits until what its worker met has passed. Raises Fenced.
+
+    While one part waits the others go on: the batch stays in progress.
+    """
     fence(cursor, batch)
     if read(cursor, batch.seqno).epoch != batch.epoch:
-        raise _taken_over(batch)
-    cursor.execute(_SQL["wait"], {"seqno": batch.seqno, "reason": reason})
+        raise taken_over(batch)
+    cursor.execute(
+        _SQL["wait"], {"seqno": batch.seqno, "reason": reason, "in_progress": batch.part is not None}
+    )
 
 
 def ahead(connection: Connection, batch: Batch, lease_seconds: int) -> int | None:
@@ -521,11 +615,22 @@ def set_records(
     )  # fmt: skip
 
 
-def mark_validated(cursor: Cursor, batch: Batch, last: int, staged: int, rejected: int) -> None:
-    """Move the mark of validation to record ``last``."""
-    cursor.execute(
-        _SQL["mark_validated"], {"seqno": batch.seqno, "last": last, "staged": staged, "rejected": rejected}
-    )
+def mark_validated(
+    cursor: Cursor, batch: Batch, last: int, records: int, staged: int, rejected: int, lease_seconds: int
+) -> None:
+    """Move the mark of validation by so many records, to record ``last``, and renew the lease.
+
+    The last statements of a chunk: who is at another part and wants to count waits from here to the commit.
+    """
+    mark_part(cursor, batch, last)
+    asked = {"records": records, "staged": staged, "rejected": rejected, "lease_seconds": lease_seconds}
+    cursor.execute(_SQL["mark_validated"], {"seqno": batch.seqno} | asked)
+
+
+def mark_part(cursor: Cursor, batch: Batch, last: int | None = None) -> None:
+    """A part got further, if it is one that is worked at: with its validation, up to record ``last``."""
+    if batch.part:
+        cursor.execute(_SQL["mark_part"], {"seqno": batch.seqno, "part": batch.part.number, "last": last})
 
 
 def finish_validation(cursor: Cursor, batch: Batch) -> None:

@@ -30,7 +30,7 @@ def pause(connection: Connection, seqno: int, *, by: str, why: str = "") -> Batc
 def put_aside(cursor: Cursor, batch: Batch, *, by: str, why: str) -> None:
     """Pause a batch within a transaction that has its fence."""
     cursor.execute(_SQL["pause"], {"seqno": batch.seqno})
-    batches.note(cursor, batch.seqno, "paused", by, _detail(f"at record {batch.done_records:,}", why))
+    batches.note(cursor, batch.seqno, "paused", by, _detail(f"at {batch.reached}", why))
 
 
 def resume(connection: Connection, seqno: int, *, by: str, why: str = "") -> Batch:
@@ -61,7 +61,7 @@ def cancel(connection: Connection, seqno: int, *, by: str, why: str = "") -> Bat
             staging.drop(cursor, batch)
             lanes.forget(cursor, batch)
             cursor.execute(_SQL["cancel"], {"seqno": seqno, "unprocessed": unprocessed})
-            batches.note(cursor, seqno, "cancelled", by, _detail(f"at record {batch.done_records:,}", why))
+            batches.note(cursor, seqno, "cancelled", by, _detail(f"at {batch.reached}", why))
         return batches.read(cursor, seqno)
 
 

@@ -65,7 +65,7 @@ def judged(case: Case) -> Judgement:
     if case.part:
         _cut(path, template, sys.maxsize)
     with contextlib.closing(db.connect(case.url, "rowledger-judge")) as connection:
-        worker = pipeline.Worker(connection, settings, case.by, part=case.part)
+        worker = pipeline.Worker(connection, settings, case.by, excerpt=case.part)
         codes = {"origins": case.origins, "subscriptions": case.subscriptions}
         with dry_run(worker, path, template, case.suite_hash, case.domain, **codes) as trial:
             return _told(trial, case, path, template, settings)

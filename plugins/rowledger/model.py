@@ -97,8 +97,30 @@ class Kind:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A range of the records of a huge file that a task of its own works at (table ``import_batch_part``).
+
+    ``number`` counts from 1; ``validated`` is the last record with a verdict, None before the first.
+    """
+
+    number: int
+    of: int
+    epoch: int
+    attempts: int
+    validated: int | None
+
+    def left(self, records: int) -> tuple[int, int]:
+        """What is left to validate of a file of so many records: those above the first number, up to the second."""
+        first, last = (records * place // self.of for place in (self.number - 1, self.number))
+        return first if self.validated is None else self.validated, last
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One uploaded file and how far its import has come (table ``import_batch``)."""
+    """One uploaded file and how far its import has come (table ``import_batch``).
+
+    ``parts`` is in how many it is worked; ``part`` is the one that a worker has claimed, None for the whole.
+    """
 
     seqno: int
     parent_seqno: int | None
@@ -128,6 +150,7 @@ class Batch:
     validated_at: datetime | None
     run_id: str | None
     records_in_file: int | None
+    parts: int
     validated_records: int
     staged_records: int
     loaded_records: int
@@ -135,10 +158,13 @@ class Batch:
     waits_because: str | None
     rolled_back_at: datetime | None
     counts: dict[str, int]
+    part: Part | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Batch:
-        values = {name: row[name] for name in cls.__dataclass_fields__ if name not in ("status", "counts")}
+        values = {
+            name: row[name] for name in cls.__dataclass_fields__ if name not in ("status", "counts", "part")
+        }
         return cls(
             **values,
             status=BatchStatus(row["status"]),
@@ -157,8 +183,18 @@ class Batch:
         return (self.records_in_file or 0) - self.staged_records + self.loaded_records
 
     @property
+    def reached(self) -> str:
+        """How far it is, in words; of a file that is worked in parts there is no last record."""
+        return f"record {self.done_records:,}" if self.parts == 1 else f"{self.done_records:,} records"
+
+    @property
     def succeeded(self) -> bool:
         return self.status is BatchStatus.EXECUTED and self.import_completed and self.processed
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody may go on with it, for now or for good."""
+        return self.status is BatchStatus.PAUSED or self.status.terminal
 
     @property
     def failed(self) -> bool:
@@ -169,7 +205,7 @@ class Batch:
         shown = {  # not asdict(), which copies everything inside and makes long lists slow
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("domain_id", "file_path", "epoch", "attempts")
+            if name not in ("domain_id", "file_path", "epoch", "attempts", "part")
         }
         return shown | {
             "status": str(self.status),

@@ -3,6 +3,9 @@
 Each step claims the batch first. A chunk is one transaction: check the fence, write, move the mark, commit. A step
 that is tried again goes on at the first record not done; a step that is done does nothing. A load works in lanes, side
 by side, each a range of match keys with a connection and a mark of its own.
+
+A huge file is worked in parts, each step of a part by a worker of its own: each validates a range of the records, and
+the last of them finishes the validation for all; each loads some of the lanes; the first part closes, once all are loaded.
 """
 
 from __future__ import annotations
@@ -43,18 +46,23 @@ INTERNAL = "internal_error"  # the rule of a batch that fails by a fault of ours
 class Worker:
     """Who works: a connection of its own, the settings, a name for the ledger's events, the Airflow run if any.
 
-    On ``part`` of a file nothing is said about the whole of it.
+    ``part`` is that of a huge file, None for the whole; ``retried`` a worker in a task that was tried before. Of an
+    ``excerpt`` of a file nothing is said about the whole of it.
     """
 
     connection: Connection
     settings: Settings
     by: str
     run_id: str | None = None
-    part: bool = False
+    part: int | None = None
+    retried: bool = False
+    excerpt: bool = False
 
     def claim(self, seqno: int, step: str) -> Batch:
-        lease = self.settings.lease_seconds
-        return batches.claim(self.connection, seqno, self.by, lease, run_id=self.run_id, step=step)
+        return batches.claim(
+            self.connection, seqno, self.by, self.settings.lease_seconds, run_id=self.run_id, step=step,
+            part=self.part, retried=self.retried,
+        )  # fmt: skip
 
     @contextmanager
     def chunk(self, batch: Batch) -> Iterator[Cursor]:
@@ -89,10 +97,29 @@ def validate(worker: Worker, seqno: int) -> Batch:
         return batch
     with _ending(worker, batch):
         template = template_of(worker.connection, batch)
-        _validate_records(worker, batch, template)
-        _check_threshold(worker, batch, template)
-        again(worker, lambda: _finish_validation(worker, batch))
+        if not _validated(batch):
+            _validate_records(worker, batch, template)
+        now = batches.get(worker.connection, seqno)
+        if now.validated_records == now.records_in_file:  # else others are still at their parts
+            _check_threshold(worker, now, template)
+            again(worker, lambda: _finish_validation(worker, batch))
+        _end_part(worker, batch)
     return batches.get(worker.connection, seqno)
+
+
+def _end_part(worker: Worker, batch: Batch) -> None:
+    """A part of which there was nothing to do has lost no worker either."""
+    if batch.part:
+        with transaction(worker.connection) as cursor:
+            batches.mark_part(cursor, batch)
+
+
+def _validated(batch: Batch) -> bool:
+    """Whether nothing is left to do for the claimed part of a batch."""
+    if batch.part is None or batch.records_in_file is None:
+        return False
+    after, upto = batch.part.left(batch.records_in_file)
+    return after == upto
 
 
 @contextmanager
@@ -135,7 +162,10 @@ def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) ->
         # The database takes in one chunk while the next is judged.
         with ThreadPoolExecutor(max_workers=1) as writer:
             writing: Future[None] | None = None
-            for chunk in records.chunks(batch.validated_records, worker.settings.validate_chunk):
+            after, upto = batch.validated_records, records.count
+            if batch.part:
+                after, upto = batch.part.left(records.count)
+            for chunk in records.chunks(after, worker.settings.validate_chunk, upto):
                 judged = validation.judge(chunk)
                 if writing:
                     writing.result()
@@ -147,20 +177,21 @@ def _validate_records(worker: Worker, batch: Batch, template: ImportTemplate) ->
 
 
 def _keep(worker: Worker, batch: Batch, validation: Validation, judged: Judged) -> None:
-    verdicts, last = validation.verdicts(judged), judged.chunk.last
-    with worker.chunk(batch) as cursor:
+    verdicts, last, records = validation.verdicts(judged), judged.chunk.last, judged.chunk.records
+    with transaction(worker.connection) as cursor:
+        batches.hold_shared(cursor, batch)
         ledger.write_rejects(cursor, batch, verdicts.rejects)
         staged = staging.copy_in(cursor, batch, verdicts.accepted)
-        batches.mark_validated(cursor, batch, last, staged, len(verdicts.rejects))
+        lease = worker.settings.lease_seconds
+        batches.mark_validated(cursor, batch, last, records, staged, len(verdicts.rejects), lease)
     log.info("Import batch %s: validated up to record %s", batch.seqno, f"{last:,}")
 
 
-def _check_threshold(worker: Worker, batch: Batch, template: ImportTemplate) -> None:
-    limit = None if worker.part else template.policies.max_rejected_share
-    now = batches.get(worker.connection, batch.seqno)
+def _check_threshold(worker: Worker, now: Batch, template: ImportTemplate) -> None:
+    limit = None if worker.excerpt else template.policies.max_rejected_share
     if limit is None or not now.records_in_file or now.counts["rejected"] <= limit * now.records_in_file:
         return
-    common = ledger.common_reasons(worker.connection, batch.seqno, [Outcome.REJECTED], 3)
+    common = ledger.common_reasons(worker.connection, now.seqno, [Outcome.REJECTED], 3)
     named = "; ".join(f"{r['records']:,} × {r['rule']}, such as: {r['example']}" for r in common)
     raise FileError(
         "too_many_rejects",
@@ -171,6 +202,8 @@ def _check_threshold(worker: Worker, batch: Batch, template: ImportTemplate) -> 
 
 def _finish_validation(worker: Worker, batch: Batch) -> None:
     with worker.chunk(batch) as cursor:
+        if batches.read(cursor, batch.seqno).validated_at is not None:
+            return  # by who was at another part
         staging.finish(cursor, batch)
         batches.finish_validation(cursor, batch)
         unusual.hold(cursor, batches.read(cursor, batch.seqno))
@@ -183,7 +216,11 @@ def load(worker: Worker, seqno: int) -> Batch:
         return batch
     with _ending(worker, batch):
         template = template_of(worker.connection, batch)
-        _load_lanes(worker, batch, template, again(worker, lambda: _arrange(worker, batch, template)))
+        cut = again(worker, lambda: _arrange(worker, batch, template))
+        if part := batch.part:
+            cut = [lane for lane in cut if lane.number % part.of == part.number % part.of]
+        _load_lanes(worker, batch, template, cut)
+        _end_part(worker, batch)
     return batches.get(worker.connection, seqno)
 
 
@@ -196,12 +233,15 @@ def _arrange(worker: Worker, batch: Batch, template: ImportTemplate) -> list[Lan
         loading.lock(cursor, batch)
         loading.loader(batch.kind).arrange(cursor, batch, template)
         settings = worker.settings
-        lanes.cut(cursor, batch, settings.load_lanes if batch.staged_records > settings.load_chunk else 1)
+        alone = batch.staged_records <= settings.load_chunk
+        lanes.cut(cursor, batch, 1 if alone else settings.load_lanes * batch.parts)
         return lanes.of(cursor, batch)
 
 
 def _load_lanes(worker: Worker, batch: Batch, template: ImportTemplate, cut: list[Lane]) -> None:
     """Work all lanes off at once. The first error is raised when the other lanes have done the chunk they are at."""
+    if not cut:  # fewer lanes than parts
+        return
     stop = threading.Event()
     with ExitStack() as stack:
         workers = [worker, *(stack.enter_context(worker.another()) for _ in cut[1:])]
@@ -234,6 +274,7 @@ def _load_chunk(worker: Worker, batch: Batch, template: ImportTemplate, lane: La
             loading.lock_shared(cursor, batch)
             outcomes = loading.merge(cursor, batch, template, lane.after, upto)
             lanes.mark(cursor, batch, lane, upto)
+            batches.mark_part(cursor, batch)
             batches.count_loaded(cursor, batch, outcomes, worker.settings.lease_seconds)
             log.info("Import batch %s: %s more records loaded", batch.seqno, f"{outcomes.total():,}")
     return upto
@@ -241,6 +282,8 @@ def _load_chunk(worker: Worker, batch: Batch, template: ImportTemplate, lane: La
 
 def close(worker: Worker, seqno: int) -> Batch:
     """Complete the ledger and let the database balance it."""
+    if (worker.part or 1) > 1 and (batch := batches.get(worker.connection, seqno)).parts > 1:
+        return batch
     batch = worker.claim(seqno, "close")
     if batch.succeeded:
         return batch
@@ -363,8 +406,8 @@ def _refuse_lost_workers(worker: Worker, batch: Batch) -> None:
     lost = batch.attempts - 1
     if lost >= worker.settings.max_attempts:
         raise WorkerLost(
-            f"{lost} workers in a row were lost at this batch without a word and without getting any further than record "
-            f"{batch.done_records:,}. Most likely they ran out of memory: give them more, or cut the file in parts. "
+            f"{lost} workers in a row were lost at this batch without a word and without getting any further than "
+            f"{batch.reached}. Most likely they ran out of memory: give them more, or cut the file in parts. "
             f"What is loaded stays loaded; clearing the task goes on from there."
         )
 
@@ -396,6 +439,8 @@ def _fail(worker: Worker, batch: Batch, rule: str, message: str) -> None:
         unprocessed = ledger.add_unprocessed(cursor, now, now.records_in_file or 0)
         if now.validated_at is None:  # the next try starts from the first record
             staging.drop(cursor, now)
+        if now.parts > 1:  # whoever opens it again takes it in one piece
+            batches.in_one_piece(cursor, now)
         batches.fail(cursor, now, worker.by, rule, message, unprocessed)
 
 

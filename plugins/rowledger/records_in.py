@@ -62,6 +62,10 @@ class Chunk:
     cells: Any
     rejects: tuple[Reject, ...]
 
+    @property
+    def records(self) -> int:
+        return self.last - self.first + 1
+
 
 class Records:
     """The records of one file, cut and counted. Use as a context manager: the scratch files go at its end."""
@@ -199,28 +203,29 @@ class Records:
 
         return line - self._offset - np.searchsorted(self._blank_lines, line, side="right")
 
-    def chunks(self, after: int, size: int) -> Iterator[Chunk]:
-        """The records numbered above ``after``, in order, about ``size`` at a time."""
+    def chunks(self, after: int, size: int, upto: int | None = None) -> Iterator[Chunk]:
+        """The records numbered above ``after``, to the last one or ``upto``, in order, about ``size`` at a time."""
         import numpy as np
 
-        start, first = self._row_after(after), after + 1
+        upto = self.count if upto is None else upto
+        start, end, first = self._row_after(after), self._row_after(upto), after + 1
         size = max(1, min(size, CHUNK_CELLS // self.layout.width))
-        structural = [reject for reject in self._structural if reject.record_no > after]
-        while start < self._rows:
-            stop = min(start + size, self._rows)
+        structural = [reject for reject in self._structural if after < reject.record_no <= upto]
+        while start < end:
+            stop = min(start + size, end)
             cells = self._db.sql(
                 "SELECT * FROM records WHERE rowid >= $start AND rowid < $stop",
                 params={"start": start, "stop": stop},
             ).to_arrow_table()
             numbers = self._number_of(self._line_of(np.arange(start, stop, dtype=np.int64)))
-            last = self.count if stop == self._rows else int(numbers[-1])
+            last = upto if stop == end else int(numbers[-1])
             here = [reject for reject in structural if reject.record_no <= last]
             structural = structural[len(here) :]
             if last >= first:
                 yield self._chunk(first, last, cells, numbers, here)
             start, first = stop, max(first, last + 1)
         if structural:
-            yield self._chunk(first, self.count, None, None, structural)
+            yield self._chunk(first, upto, None, None, structural)
 
     def index_first(self, place: int, clean: Callable[[Any], Any]) -> None:
         """Learn, for every value that a column has more than once, the first record that has it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from rowledger.errors import SetupError
 from rowledger.stores import Store
 
-MAX_BATCHES_PER_RUN = 1024  # Airflow maps a task over no more ([core] max_map_length)
+MAX_SHARES = 1024  # Airflow maps a task over no more ([core] max_map_length)
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Settings:
 
     ``database_url`` None means the embedded server under ``home``. ``validate_chunk`` and ``load_chunk`` are
     records per transaction, ``load_lanes`` how many connections load a batch of more than one such chunk;
+    a file is worked in as many parts of about ``part_bytes`` as it has, ``max_parts`` at most, each in a task of its own;
     ``lease_seconds`` is how long a batch belongs to a worker that says nothing; after ``max_attempts`` workers in a row
     that were lost at a batch it fails. Whoever asks for approval looks every ``approval_seconds`` whether it was given
     elsewhere. ``uploads_url`` is the place in object storage where uploads are kept, ``store``
@@ -31,6 +32,8 @@ class Settings:
     validate_chunk: int = 50_000
     load_chunk: int = 50_000
     load_lanes: int = 2
+    part_bytes: int = 250_000_000
+    max_parts: int = 4
     lease_seconds: int = 300
     batches_per_run: int = 500
     max_attempts: int = 5
@@ -70,8 +73,10 @@ def from_environment() -> Settings:
         validate_chunk=_positive("ROWLEDGER_VALIDATE_CHUNK", Settings.validate_chunk),
         load_chunk=_positive("ROWLEDGER_LOAD_CHUNK", Settings.load_chunk),
         load_lanes=_positive("ROWLEDGER_LOAD_LANES", Settings.load_lanes),
+        part_bytes=_positive("ROWLEDGER_PART_BYTES", Settings.part_bytes),
+        max_parts=_positive("ROWLEDGER_MAX_PARTS", Settings.max_parts),
         lease_seconds=_positive("ROWLEDGER_LEASE_SECONDS", Settings.lease_seconds),
-        batches_per_run=_positive("ROWLEDGER_BATCHES_PER_RUN", Settings.batches_per_run, MAX_BATCHES_PER_RUN),
+        batches_per_run=_positive("ROWLEDGER_BATCHES_PER_RUN", Settings.batches_per_run, MAX_SHARES),
         max_attempts=_positive("ROWLEDGER_MAX_ATTEMPTS", Settings.max_attempts),
         max_upload_bytes=_positive("ROWLEDGER_MAX_UPLOAD_BYTES", Settings.max_upload_bytes),
         uploads_url=_url("ROWLEDGER_UPLOADS"),

@@ -63,12 +63,12 @@ GUARDS = (
     Guard(
         "a claim raises the epoch",
         f"{_RERUNS}::test_a_worker_that_was_overtaken_before_its_close_closes_nothing",
-        (_BATCHES, "epoch = epoch + 1, ", ""),
+        (_BATCHES, "epoch = epoch + 1, attempts = attempts + 1, waits", "attempts = attempts + 1, waits"),
     ),
     Guard(
         "a chunk checks its epoch",
         f"{_RERUNS}::test_a_worker_that_was_overtaken_before_its_close_closes_nothing",
-        (_BATCHES, "AND epoch = %(epoch)s AND status = 'in_progress'\nRETURNING", "AND status = 'in_progress'\nRETURNING"),
+        (_BATCHES, "\nWHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'\n", "\nWHERE seqno = %(seqno)s AND status = 'in_progress'\n"),
     ),
     Guard(
         "a lane's chunk checks its epoch",
@@ -78,7 +78,7 @@ GUARDS = (
     Guard(
         "a chunk checks that its batch was not stopped",
         f"{_CONTROL}::test_a_request_waits_for_the_chunk_that_is_being_written_and_no_longer",
-        (_BATCHES, "AND epoch = %(epoch)s AND status = 'in_progress'\nRETURNING", "AND epoch = %(epoch)s\nRETURNING"),
+        (_BATCHES, "\nWHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'\n", "\nWHERE seqno = %(seqno)s AND epoch = %(epoch)s\n"),
     ),
     Guard(
         "a lane's chunk checks that its batch was not stopped",
@@ -103,7 +103,7 @@ GUARDS = (
     Guard(
         "a loser does not say that the winner's batch waits",
         f"{_LIFE}::test_a_worker_that_meets_trouble_after_a_take_over_leaves_the_batch_alone",
-        ("batches.py", "    if read(cursor, batch.seqno).epoch != batch.epoch:\n        raise _taken_over(batch)\n    cursor", "    cursor"),
+        ("batches.py", "    if read(cursor, batch.seqno).epoch != batch.epoch:\n        raise taken_over(batch)\n    cursor", "    cursor"),
     ),
     Guard(
         "a paused batch is not claimed",
@@ -119,8 +119,8 @@ GUARDS = (
     Guard(
         "the lease of a claim goes by the database's clock",
         f"{_LIFE}::test_leases_go_by_the_clock_of_the_database",
-        (_BATCHES, "    leased_until = now() + make_interval(secs => %(lease_seconds)s)\nWHERE seqno = %(seqno)s\n\n-- name: patience", "    leased_until = %(now)s::timestamptz + make_interval(secs => %(lease_seconds)s)\nWHERE seqno = %(seqno)s\n\n-- name: patience"),
-        ("batches.py", '"run_id": run_id, "lease_seconds": lease_seconds})', f'"run_id": run_id, "lease_seconds": lease_seconds, "now": {_PROCESS_CLOCK}}})'),
+        (_BATCHES, "    leased_until = now() + make_interval(secs => %(lease_seconds)s)\nWHERE seqno = %(seqno)s\n\n-- name: begun", "    leased_until = %(now)s::timestamptz + make_interval(secs => %(lease_seconds)s)\nWHERE seqno = %(seqno)s\n\n-- name: begun"),
+        ("batches.py", '_SQL["claim"], {"seqno": seqno, "run_id": run_id, ', f'_SQL["claim"], {{"seqno": seqno, "run_id": run_id, "now": {_PROCESS_CLOCK}, '),
     ),
     Guard(
         "whether a lease is over goes by the database's clock",
@@ -196,7 +196,7 @@ GUARDS = (
     Guard(
         "a worker that validates a chunk is not counted",
         f"{_CONTROL}::test_one_step_forward_and_the_workers_lost_before_are_forgotten",
-        (_BATCHES, "SET validated_records = %(last)s, attempts = 0,", "SET validated_records = %(last)s,"),
+        (_BATCHES, "%(records)s, attempts = 0,\n    staged_records", "%(records)s,\n    staged_records"),
     ),
     Guard(
         "a worker that loads a chunk is not counted",
@@ -207,7 +207,7 @@ GUARDS = (
     Guard(
         "the mark of validation",
         f"{_RERUNS}::test_a_worker_that_was_overtaken_while_validating_writes_nothing_more",
-        (_PIPELINE, "records.chunks(batch.validated_records, ", "records.chunks(0, "),
+        (_PIPELINE, "after, upto = batch.validated_records, records.count", "after, upto = 0, records.count"),
     ),
     Guard(
         "the mark of a lane",

@@ -325,7 +325,7 @@ def test_workers_that_get_further_are_not_counted(
 @pytest.mark.parametrize(
     "forward",
     [
-        lambda cursor, batch: batches.mark_validated(cursor, batch, 1, 0, 0),
+        lambda cursor, batch: batches.mark_validated(cursor, batch, 1, 1, 0, 0, 1),
         lambda cursor, batch: batches.finish_validation(cursor, batch),
         lambda cursor, batch: batches.count_loaded(cursor, batch, Counter(), 60),
         lambda cursor, batch: batches.wait(cursor, batch, "the disk is full"),
@@ -489,7 +489,7 @@ def test_a_worker_whose_statement_takes_longer_than_its_lease_is_waited_for(
             batches.hold(cursor, batch, 1)
             began.set()
             cursor.execute("SELECT pg_sleep(2.5)")
-            batches.mark_validated(cursor, batch, 5, 0, 0)
+            batches.mark_validated(cursor, batch, 5, 5, 0, 0, 60)
 
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(slowly)
@@ -517,7 +517,7 @@ def test_a_worker_whose_lease_is_not_over_is_waited_for(
         assert batches.reserve(other, "contact", "another run", 10, 60) == []
         with pytest.raises(TryAgain):
             batches.claim(other, seqno, "another", 60)
-        batches.mark_validated(cursor, batch, 5, 0, 0)
+        batches.mark_validated(cursor, batch, 5, 5, 0, 0, 60)
     assert batches.get(other, seqno).validated_records == 5
 
 

@@ -33,7 +33,7 @@ def test_without_any_setting_everything_is_under_the_working_directory(tmp_path:
 def test_every_setting_can_be_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = {
         "HOME": "data", "TEMPLATES": "/templates", "DATABASE_URL": "postgresql://server/x", "VALIDATE_CHUNK": "7",
-        "LOAD_CHUNK": "8", "LOAD_LANES": "3", "LEASE_SECONDS": "9", "BATCHES_PER_RUN": "10",
+        "LOAD_CHUNK": "8", "LOAD_LANES": "3", "LEASE_SECONDS": "9", "BATCHES_PER_RUN": "10", "PART_BYTES": "12", "MAX_PARTS": "13",
         "FEEDS": "/feeds", "APPROVAL_SECONDS": "11",
     }  # fmt: skip
     for name, value in given.items():
@@ -45,8 +45,10 @@ def test_every_setting_can_be_given(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         7,
         8,
         3,
-        9,
-        10,
+        lease_seconds=9,
+        batches_per_run=10,
+        part_bytes=12,
+        max_parts=13,
         feeds=Path("/feeds"),
         approval_seconds=11,
     )

@@ -78,7 +78,10 @@ def page_path(path: str) -> str:
 
 
 def taken_on(dag: str, run_id: str) -> list[int] | None:
-    """What ``sense`` handed on, over which the tasks of a run are mapped; None if it is not there (any more)."""
+    """The batches that the mapped tasks of a run work at, in their order; None if they are not there (any more).
+
+    They are what ``sense`` handed on; a batch that is worked in parts stands in as many places.
+    """
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
 
@@ -86,7 +89,7 @@ def taken_on(dag: str, run_id: str) -> list[int] | None:
         asked = XComModel.get_many(key="return_value", run_id=run_id, dag_ids=dag, task_ids="sense")
         found: Any = session.scalar(asked.with_only_columns(XComModel.value))
     with contextlib.suppress(TypeError, ValueError):  # nothing, or what a backend of its own keeps elsewhere
-        return [int(seqno) for seqno in (json.loads(found) if isinstance(found, str) else found)]
+        return [int(seqno) for seqno, _ in (json.loads(found) if isinstance(found, str) else found)]
     return None
 
 

@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import Connection as AirflowConnection
@@ -29,10 +30,11 @@ from rowledger.airflow import assets, feeds
 from rowledger.airflow import metrics as sent
 from rowledger.airflow.connection import CONNECTION_ID, connection_string
 from rowledger.airflow.storage import settings as from_environment
+from rowledger.batches import Share
 from rowledger.db import Connection
 from rowledger.errors import Fenced, RowledgerError, SetupError, TryAgain, WorkerLost, where
 from rowledger.model import Batch
-from rowledger.settings import Settings
+from rowledger.settings import MAX_SHARES, Settings
 
 log = logging.getLogger("rowledger.airflow")
 LABEL = "batch"  # the variable of the DAGs' map_index_template
@@ -42,10 +44,11 @@ LINE_CHARACTERS = 80  # Airflow's page cuts what is longer
 Step = Callable[[pipeline.Worker, int], Batch]
 
 
-def sense(kind: str) -> list[int]:
+def sense(kind: str) -> list[Share]:
     """Take the new files of the kind's feeds, and reserve the batches this run will work off, the oldest first.
 
-    The task ends skipped, and with it all that follows, when there are none and nothing is to be settled or replayed.
+    The run's tasks are mapped over what it returns: a seqno each, and the part of a huge file or 0. The task ends skipped,
+    and with it all that follows, when there are none and nothing is to be settled or replayed.
     """
     run_id = get_current_context()["run_id"]
     with task_states(), worker_of_task() as worker:
@@ -55,6 +58,9 @@ def sense(kind: str) -> list[int]:
         lapsed = metrics.lapsed(worker.connection, kind, run_id)
         seqnos = batches.reserve(worker.connection, kind, run_id, limit, lease)
         sent.sensed(worker.connection, kind, len(lapsed.intersection(seqnos)))
+        shares = batches.shared_out(
+            worker.connection, seqnos, settings.part_bytes, settings.max_parts, MAX_SHARES, lease
+        )
         idle = (
             not seqnos
             and not any(_unsettled(worker, kind))
@@ -63,7 +69,7 @@ def sense(kind: str) -> list[int]:
     if idle:
         raise AirflowSkipException(f"No import batch of the kind {kind} is waiting.")
     log.info("Import batches of this run: %s", ", ".join(f"#{seqno}" for seqno in seqnos) or "none")
-    return seqnos
+    return shares
 
 
 def replay(kind: str) -> None:
@@ -110,37 +116,67 @@ def _unsettled(worker: pipeline.Worker, kind: str) -> tuple[list[int], list[int]
     )
 
 
-def validate(seqno: int) -> None:
+def validate(share: Share) -> None:
     """Give every record a verdict."""
-    _step(pipeline.validate, seqno)
+    _step(pipeline.validate, share)
 
 
-def load(seqno: int) -> None:
+def load(share: Share) -> None:
     """Merge the accepted records into their targets, when the batches that came first are done."""
-    _step(_load_in_turn, seqno)
+    _step(_load_in_turn, share)
 
 
 def _load_in_turn(worker: pipeline.Worker, seqno: int) -> Batch:
-    """First come, first served: what two files say about one contact must not depend on whose task is quicker.
+    """First come, first served: what two files say about one contact must not depend on whose task is quicker."""
 
-    Waits a while where it is; then the task gives up its place and comes back, so that the one ahead finds a place.
-    """
-    batch, deadline = batches.get(worker.connection, seqno), time.monotonic() + TURN_SECONDS
-    while (first := batches.ahead(worker.connection, batch, worker.settings.lease_seconds)) is not None:
-        if time.monotonic() > deadline:
-            log.info("Import batch %s waits for import batch %s, which came first", batch.label, first)
-            raise AirflowRescheduleException(datetime.now(UTC) + timedelta(seconds=TURN_SECONDS))  # type: ignore[no-untyped-call]
-        time.sleep(TURN_POLL_SECONDS)
+    def busy(batch: Batch) -> str | None:
+        if _in_parts(worker, batch) and batch.validated_at is None:
+            return "the validation of its other parts"
+        first = batches.ahead(worker.connection, batch, worker.settings.lease_seconds)
+        return f"import batch {first}, which came first" if first is not None else None
+
+    _wait_while(busy, worker, seqno)
     return pipeline.load(worker, seqno)
 
 
-def close(seqno: int) -> None:
+def _in_parts(worker: pipeline.Worker, batch: Batch) -> bool:
+    """Whether somebody else works, or will work, at other parts of the batch."""
+    return worker.part is not None and batch.parts > 1 and not batch.stopped
+
+
+def _wait_while(busy: Callable[[Batch], str | None], worker: pipeline.Worker, seqno: int) -> None:
+    """Wait a while where the task is; then it gives up its place and comes back, so that the one ahead finds a place.
+
+    ``busy`` says what there is to wait for. A batch whose other parts get no further is taken over by a later run.
+    """
+    deadline = time.monotonic() + TURN_SECONDS
+    while True:
+        batch = batches.get(worker.connection, seqno)
+        if _in_parts(worker, batch) and batch.run_id != worker.run_id:
+            raise batches.taken_over(batch)
+        what = busy(batch)
+        if what is None:
+            return
+        if time.monotonic() > deadline:
+            log.info("Import batch %s waits for %s", batch.label, what)
+            raise AirflowRescheduleException(datetime.now(UTC) + timedelta(seconds=TURN_SECONDS))  # type: ignore[no-untyped-call]
+        time.sleep(TURN_POLL_SECONDS)
+
+
+def close(share: Share) -> None:
     """Balance the ledger."""
-    _step(_close_and_announce, seqno)
+    _step(_close_and_announce, share)
 
 
 def _close_and_announce(worker: pipeline.Worker, seqno: int) -> Batch:
     """A batch that has been closed before is not announced once more."""
+
+    def busy(batch: Batch) -> str | None:
+        loaded = batch.loaded_records == batch.staged_records
+        closes = _in_parts(worker, batch) and worker.part == 1
+        return "the load of its other parts" if closes and not loaded else None
+
+    _wait_while(busy, worker, seqno)
     before = batches.get(worker.connection, seqno)
     batch = pipeline.close(worker, seqno)
     if batch.succeeded and not before.succeeded:
@@ -177,22 +213,31 @@ def removed_table(removed: list[housekeeping.Removed]) -> list[str]:
     return lines if removed else ["There was nothing to remove."]
 
 
-def _step(step: Step, seqno: int) -> None:
+def _step(step: Step, share: Share) -> None:
     """Do one step of one batch under its label; whatever happens, the log says last how the batch stands."""
     _quieten()
-    get_current_context()[LABEL] = f"#{seqno}"  # type: ignore[literal-required]  # a context takes any key
+    (seqno, part), context = share, get_current_context()
+    context[LABEL] = f"#{seqno}"  # type: ignore[literal-required]  # a context takes any key
     # A field of every line of the log, beside those of Airflow: dag_id, run_id, task_id, try_number.
     with bound_contextvars(seqno=seqno), task_states(), worker_of_task() as worker:
+        worker = replace(worker, part=part or None, retried=context["ti"].try_number > 1)
         batch = batches.get(worker.connection, seqno)
-        get_current_context()[LABEL] = batch.label  # type: ignore[literal-required]
+        context[LABEL] = f"{batch.label}, part {part} of {batch.parts}" if part else batch.label  # type: ignore[literal-required]
+        ours = not part
         try:
             step(worker, seqno)
+        except Fenced:
+            raise
+        except Exception:
+            ours = True
+            raise
         finally:
             with suppress(TryAgain):  # the connection is gone; the error that says so is on its way already
                 now = batches.get(worker.connection, seqno)
                 for line in outcome_table(now):
                     log.info(line)
-                sent.stepped(batch, now)
+                if ours or (part == 1 and not now.failed):  # the end of a batch in parts is counted once
+                    sent.stepped(batch, now)
 
 
 def _quieten() -> None:

@@ -23,7 +23,7 @@ def pause(seqno: Seqno, why: WhyOption = "", as_json: AsJson = False) -> None:
     with place() as at:
         batch = _told(at.pause(seqno, why), as_json)
     if not as_json:
-        out.print(f"Import batch {plain(batch.label)} is paused at record {batch.done_records:,}. "
+        out.print(f"Import batch {plain(batch.label)} is paused at {batch.reached}. "
                   f"To go on: rowledger resume {seqno}")  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def resume(seqno: Seqno, why: WhyOption = "", as_json: AsJson = False) -> None:
         batch = _told(at.resume(seqno, why), as_json)
     if not as_json:
         out.print(f"Import batch {plain(batch.label)} is {batch.status.replace('_', ' ')}; "
-                  f"it goes on after record {batch.done_records:,}.")  # fmt: skip
+                  f"it goes on after {batch.reached}.")  # fmt: skip
 
 
 @app.command(rich_help_panel=PANEL)

@@ -41,6 +41,7 @@ def of_run(
     seqnos = batch_view.of_run(connection, desk.engine, kind, run_id) if kind and run_id else []
     if map_index.isascii() and map_index.isdigit() and len(map_index) < 10:
         seqnos = seqnos[int(map_index) : int(map_index) + 1]
+    seqnos = list(dict.fromkeys(seqnos))  # one that is worked in parts has several tasks
     found = {batch.seqno: batch for batch in batch_list.some(connection, seqnos[:BATCHES_SHOWN], readable)}
     personal = kind is not None and has(request, Right.PERSONAL, kind)
     shown = [_shown(connection, found[seqno], len(seqnos) == 1) for seqno in seqnos if seqno in found]

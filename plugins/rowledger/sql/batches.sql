@@ -162,6 +162,43 @@ SET status = 'in_progress', epoch = epoch + 1, attempts = attempts + 1, waits_be
     leased_until = now() + make_interval(secs => %(lease_seconds)s)
 WHERE seqno = %(seqno)s
 
+-- name: begun
+-- What a run may still decide to work in parts: a batch of which nothing is done.
+SELECT seqno, file_bytes, parts, validated_at IS NOT NULL OR validated_records > 0 AS begun
+FROM import_batch
+WHERE seqno = ANY(%(seqnos)s)
+ORDER BY seqno
+
+-- name: cut
+WITH cut AS (
+    INSERT INTO import_batch_part (seqno, part) SELECT %(seqno)s, generate_series(1, %(parts)s)
+)
+UPDATE import_batch SET parts = %(parts)s, epoch = epoch + 1 WHERE seqno = %(seqno)s
+
+-- name: in_one_piece
+WITH gone AS (
+    DELETE FROM import_batch_part WHERE seqno = %(seqno)s
+)
+UPDATE import_batch SET parts = 1 WHERE seqno = %(seqno)s
+
+-- name: join
+-- The first one after a rest takes the batch on for all parts: whoever was at it before is fenced off.
+UPDATE import_batch
+SET status = 'in_progress', epoch = epoch + CASE WHEN status = 'in_progress' THEN 0 ELSE 1 END, waits_because = NULL,
+    started_at = coalesce(started_at, now()),
+    run_id = coalesce(%(run_id)s, run_id),
+    leased_until = now() + make_interval(secs => %(lease_seconds)s)
+WHERE seqno = %(seqno)s
+
+-- name: claim_part
+UPDATE import_batch_part SET epoch = epoch + 1, attempts = attempts + 1
+WHERE seqno = %(seqno)s AND part = %(part)s
+RETURNING epoch, attempts, validated
+
+-- name: mark_part
+UPDATE import_batch_part SET attempts = 0, validated = coalesce(%(last)s, validated)
+WHERE seqno = %(seqno)s AND part = %(part)s
+
 -- name: patience
 SET LOCAL lock_timeout = '60s'
 
@@ -179,7 +216,8 @@ ORDER BY event_id DESC
 LIMIT 1
 
 -- name: wait
-UPDATE import_batch SET status = 'waiting', attempts = 0, waits_because = %(reason)s
+UPDATE import_batch
+SET status = CASE WHEN %(in_progress)s THEN status ELSE 'waiting' END, attempts = 0, waits_because = %(reason)s
 WHERE seqno = %(seqno)s AND status = 'in_progress'
 
 -- name: keep
@@ -236,14 +274,18 @@ SET validated_at = NULL, records_in_file = NULL, validated_records = 0, staged_r
 WHERE seqno = %(seqno)s
 
 -- name: hold
--- The lease of a worker that still has the batch.
+-- The lease of a worker that still has the batch, or its part of it.
 UPDATE import_batch
 SET leased_until = now() + make_interval(secs => %(lease_seconds)s)
 WHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'
+  AND (%(part)s::integer IS NULL OR EXISTS (
+      SELECT FROM import_batch_part AS p WHERE p.seqno = %(seqno)s AND p.part = %(part)s AND p.epoch = %(part_epoch)s))
 RETURNING seqno
 
 -- name: held
 SELECT seqno FROM import_batch WHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'
+  AND (%(part)s::integer IS NULL OR EXISTS (
+      SELECT FROM import_batch_part AS p WHERE p.seqno = %(seqno)s AND p.part = %(part)s AND p.epoch = %(part_epoch)s))
 
 -- name: roll_back
 SELECT seqno FROM import_batch_roll_back WHERE seqno = %(seqno)s
@@ -263,7 +305,9 @@ WHERE seqno = %(seqno)s
 
 -- name: mark_validated
 UPDATE import_batch
-SET validated_records = %(last)s, attempts = 0, staged_records = staged_records + %(staged)s, rejected = rejected + %(rejected)s
+SET validated_records = validated_records + %(records)s, attempts = 0,
+    staged_records = staged_records + %(staged)s, rejected = rejected + %(rejected)s,
+    leased_until = now() + make_interval(secs => %(lease_seconds)s)
 WHERE seqno = %(seqno)s
 
 -- name: finish_validation
