@@ -50,6 +50,7 @@ _BATCHES, _PIPELINE, _LOADING = "sql/batches.sql", "pipeline.py", "loading/__ini
 _TABLES = "sql/migrations/0001_ledger.sql"
 _PROCESS_CLOCK = "__import__('datetime').datetime.now().astimezone()"
 _RERUNS, _CONTROL, _LIFE = "postgres/test_reruns.py", "postgres/test_control.py", "postgres/test_batches.py"
+_PARTS = "postgres/test_parts.py"
 _LEDGER, _PARKED, _DB = "postgres/test_ledger.py", "postgres/test_parked.py", "unit/test_db.py"
 _FEEDS, _PLACES, _FEED_TABLES = (
     "postgres/test_feeds.py",
@@ -77,7 +78,7 @@ GUARDS = (
     ),
     Guard(
         "a chunk checks that its batch was not stopped",
-        f"{_CONTROL}::test_a_request_waits_for_the_chunk_that_is_being_written_and_no_longer",
+        f"{_CONTROL}::test_a_pause_at_any_edge_stops_the_worker_there_and_a_resume_goes_on[contacts]",
         (_BATCHES, "\nWHERE seqno = %(seqno)s AND epoch = %(epoch)s AND status = 'in_progress'\n", "\nWHERE seqno = %(seqno)s AND epoch = %(epoch)s\n"),
     ),
     Guard(
@@ -114,6 +115,47 @@ GUARDS = (
         "a batch that is done is not claimed",
         f"{_LIFE}::test_whoever_comes_to_a_batch_that_is_done_changes_nothing",
         ("batches.py", "        if batch.succeeded:\n            return batch\n        if batch.status in", "        if batch.status in"),
+    ),
+    # Parts of a huge file
+    Guard(
+        "a claim raises the epoch of its part",
+        f"{_PARTS}::test_who_takes_a_part_over_fences_off_its_worker_and_nobody_else",
+        (_BATCHES, "UPDATE import_batch_part SET epoch = epoch + 1, attempts", "UPDATE import_batch_part SET attempts"),
+    ),
+    Guard(
+        "the first worker after a rest raises the epoch of the batch",
+        f"{_PARTS}::test_a_pause_stops_all_parts_and_a_resume_lets_each_go_on",
+        (_BATCHES, "epoch = epoch + CASE WHEN status = 'in_progress' THEN 0 ELSE 1 END", "epoch = epoch"),
+    ),
+    Guard(
+        "a cut raises the epoch of the batch",
+        f"{_PARTS}::test_a_worker_that_took_the_whole_and_was_silent_is_fenced_off_by_the_cut",
+        (_BATCHES, "SET parts = %(parts)s, epoch = epoch + 1 WHERE", "SET parts = %(parts)s WHERE"),
+    ),
+    Guard(
+        "the mark of a part",
+        f"{_PARTS}::test_a_part_goes_on_behind_its_mark",
+        (_BATCHES, "validated = coalesce(%(last)s, validated)", "validated = validated"),
+    ),
+    Guard(
+        "a validation is finished by the last part alone",
+        f"{_PARTS}::test_parts_in_any_order_end_as_the_whole",
+        (_PIPELINE, "        if now.validated_records == now.records_in_file:", "        if True:"),
+    ),
+    Guard(
+        "a batch in parts that failed is opened again on request only",
+        f"{_PARTS}::test_a_batch_that_fails_in_one_part_is_opened_again_on_request_only_and_in_one_piece",
+        ("batches.py", "    if not retried and (step", "    if False and (step"),
+    ),
+    Guard(
+        "whoever takes the whole starts over",
+        f"{_PARTS}::test_whoever_takes_the_whole_fences_off_all_parts_and_starts_over",
+        ("batches.py", "            if batch.validated_at is None:\n                _start_over(cursor, batch)\n        cursor", "        cursor"),
+    ),
+    Guard(
+        "a worker that gets further with a part is not counted",
+        f"{_PARTS}::test_workers_lost_at_one_part_are_counted_for_it_alone",
+        (_BATCHES, "UPDATE import_batch_part SET attempts = 0, validated", "UPDATE import_batch_part SET validated"),
     ),
     # Leases
     Guard(

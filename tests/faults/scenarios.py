@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -82,6 +83,36 @@ def steps_of(seqno: int) -> tuple[Step, ...]:
 
 def _on(step: Callable[[Worker, int], object], seqno: int, worker: Worker) -> None:
     step(worker, seqno)
+
+
+PARTS = 2
+
+
+def prepare_in_parts(worker: Worker, folder: Path) -> None:
+    """The batch of another scenario, shared out in parts."""
+    batches.shared_out(worker.connection, [2], 1, PARTS, PARTS, 60)
+    assert batches.get(worker.connection, 2).parts == PARTS
+
+
+def steps_of_parts(seqno: int) -> tuple[Step, ...]:
+    """Each part of each step is a task, and they come one after another."""
+    return tuple(
+        Step(f"{step.__name__} part {part}", partial(_on_part, step, seqno, part))
+        for step in (pipeline.validate, pipeline.load, pipeline.close)
+        for part in range(1, PARTS + 1)
+    )
+
+
+def _on_part(step: Callable[[Worker, int], object], seqno: int, part: int, worker: Worker) -> None:
+    step(replace(worker, part=part), seqno)
+
+
+def _at_once(step: Callable[[Worker, int], object], seqno: int, worker: Worker) -> None:
+    """All parts of a step side by side, in one process that is killed as one."""
+    with worker.another() as other, ThreadPoolExecutor(PARTS) as pool:
+        tasks = [pool.submit(_on_part, step, seqno, part, one) for part, one in ((1, worker), (2, other))]
+        for task in tasks:
+            task.result()
 
 
 def add_contracts(worker: Worker, *form_ids: str, codes: tuple[str, ...] = ()) -> None:
@@ -381,6 +412,10 @@ ENUMERATED = {
     "paused while loading": Scenario(
         prepare_half_loaded, (PAUSE, refused(LOAD), RESUME, LOAD, CLOSE), after=("contacts", 1)
     ),
+    "contract statuses in parts": Scenario(
+        prepare_in_parts, steps_of_parts(2), after=("contract statuses", 0)
+    ),
+    "contacts in parts": Scenario(prepare_in_parts, steps_of_parts(2), after=("contacts", 0)),
     "cancelled unread": Scenario(
         prepare_nothing,
         (CANCEL, refused(VALIDATE), Step("settle", partial(_settle, "contract_status"))),
@@ -408,6 +443,15 @@ KILLED = {
     "many contract statuses": Scenario(_large(prepare_statuses), STATUSES, settings=LANES),
     "many contacts": Scenario(_large(prepare_contacts), (VALIDATE, LOAD, CLOSE), settings=LANES),
     "many contracts": Scenario(_large(prepare_contracts), steps_of(3), settings=LANES),
+    "many contacts in parts": Scenario(
+        prepare_in_parts,
+        tuple(
+            Step(step.__name__, partial(_at_once, step, 2))
+            for step in (pipeline.validate, pipeline.load, pipeline.close)
+        ),
+        after=("many contacts", 0),
+        settings=LANES,
+    ),
 }
 # Batches over the same keys, for ``crowd``; their workers are told which of them to work off.
 CROWD_SETTINGS = {"validate_chunk": 100, "load_chunk": 1, "load_lanes": 2}
