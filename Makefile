@@ -31,6 +31,9 @@ described: .venv/installed ## make docs/templates.md and the templates' JSON Sch
 bench: .venv/installed-dev ## speed and memory beside hand-written SQL, about half an hour (ARGS=--quick for a minute)
 	$(BIN)/python bench/bench.py $(ARGS)
 
+bench-parts: .venv/installed-dev ## how the time of ten million records goes down in parts, about a quarter of an hour (ARGS="--records 1000000")
+	$(BIN)/python bench/parts.py $(ARGS)
+
 bench-desk: .venv/installed-dev ## speed of the desk's pages, lists, downloads and uploads over 10 million records, about half an hour (ARGS=--quick for a minute)
 	$(BIN)/python bench/desk.py $(ARGS)
 
@@ -67,4 +70,4 @@ clean: ## remove the environment, the demo's data and caches
 		apt-get update -q && apt-get install -qy chromium redis-server >/dev/null; fi
 	touch $@
 
-.PHONY: help demo test lint format types described bench bench-desk chaos guards lock clean
+.PHONY: help demo test lint format types described bench bench-parts bench-desk chaos guards lock clean

@@ -26,7 +26,7 @@ The log of a task ends with the outcomes of its batch so far; the tab *Import re
 
 A task that was *skipped* says in its log who paused or cancelled its batch (`rowledger resume` lets the next run go
 on), or that another try has taken the batch over. A `load` that is *up for reschedule* waits for an earlier file of
-its domain.
+its domain. A huge file is worked in parts, each a task of its own; they wait for each other between the steps.
 
 Pausing this DAG stops new batches from being taken on, not those in progress.
 """
