@@ -253,7 +253,7 @@ print(said.getvalue().replace("\\n", " | "))
     )  # fmt: skip
     (batch,) = batches.listed(connection)
     assert (batch.uploaded_by, batch.file_name) == ("feed files", "may.csv")
-    assert said.endswith(f"[{batch.seqno}] |")
+    assert said.endswith(f"[[{batch.seqno}, 0]] |")
     assert "Feed nowhere: s3:" in said
     assert "A feed is left out: " in said
     assert [path.name for path in (place / "taken").iterdir()] == ["may.csv"]

@@ -24,22 +24,26 @@ ROOT = Path(__file__).parents[2]
 CODE = """
 import logging
 from types import SimpleNamespace
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.execution_time.context import OutletEventAccessors, set_current_context
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 from rowledger.airflow import tasks
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)  # as the task runner does
+ti = SimpleNamespace(try_number=1)
 run = SimpleNamespace(dag_id="contact_import", run_id="run 2", triggering_user_name=None)
 said = []
-with set_current_context({"dag_run": run, "run_id": "run 2", "outlet_events": OutletEventAccessors()}):
-    seqnos = tasks.sense("contact")
-    for seqno in seqnos:
-        try:
-            tasks.validate(seqno), tasks.load(seqno), tasks.close(seqno)
-        except AirflowFailException as error:
-            said.append(str(error))
-print(seqnos, *said)
+with set_current_context({"ti": ti, "dag_run": run, "run_id": "run 2", "outlet_events": OutletEventAccessors()}):
+    taken = tasks.sense("contact")
+    shares = list(taken)
+    for step in (tasks.validate, tasks.load, tasks.close):
+        for share in list(shares):
+            try:
+                step(share)
+            except (AirflowFailException, AirflowSkipException) as error:
+                said.append(str(error))
+                shares.remove(share)
+print(taken, *said)
 """
 
 
@@ -53,14 +57,14 @@ def listener() -> Iterator[socket.socket]:
 
 
 def received(listener: socket.socket) -> dict[str, str]:
-    """Name -> value|type of what has arrived; each packet is one metric."""
+    """Name -> value|type of what has arrived, of a counter all that have; each packet is one metric."""
     found = {}
     while True:
         try:
             name, _, value = listener.recv(65_536).decode().partition(":")
         except BlockingIOError:
             return found
-        found[name] = value
+        found[name] = f"{found[name]}, {value}" if name in found and value.endswith("|c") else value
 
 
 def statsd(listener: socket.socket, database_url: str) -> dict[str, str]:
@@ -85,7 +89,7 @@ def test_tasks_tell_what_waits_what_was_taken_over_and_what_became_of_records(
             "UPDATE import_batch SET leased_until = now() - interval '1 s' WHERE seqno = %s", (silent,)
         )
     said = python(CODE, tmp_path, **statsd(listener, database_url))
-    assert said.startswith(f"[{silent}, {wrong}] The file is wrong: delimiter_mismatch")
+    assert said.startswith(f"[[{silent}, 0], [{wrong}, 0]] The file is wrong: delimiter_mismatch")
     found = {name: value for name, value in received(listener).items() if ".rowledger." in name}
     took, rate, age = (
         found.pop(f"airflow.rowledger.{name}.contact")
@@ -105,6 +109,25 @@ def test_tasks_tell_what_waits_what_was_taken_over_and_what_became_of_records(
     for value, sort in ((took, "ms"), (rate, "g"), (age, "g")):
         number, _, as_sort = value.partition("|")
         assert (float(number) > 0, as_sort) == (True, sort)
+
+
+def test_the_end_of_a_batch_in_parts_is_told_once(
+    listener: socket.socket, database_url: str, submit: Callable[..., int], tmp_path: Path
+) -> None:
+    whole = submit("Customer number,Email,Last name\nK1,k1@example.com,One\nK2,nobody,Two\nK3,,Three\n")
+    wrong = submit("Customer number;Email\nK1;x\n")
+    parts = {"ROWLEDGER_PART_BYTES": "1", "ROWLEDGER_MAX_PARTS": "2"}
+    said = python(CODE, tmp_path, **statsd(listener, database_url), **parts)
+    assert said.startswith(f"[[{whole}, 1], [{whole}, 2], [{wrong}, 1], [{wrong}, 2]] The file is wrong")
+    assert "not worked in parts any more" in said
+    assert {
+        name: value for name, value in received(listener).items() if "_ended." in name or ".records." in name
+    } == {
+        "airflow.rowledger.records.contact.created": "2|c",
+        "airflow.rowledger.records.contact.rejected": "1|c",
+        "airflow.rowledger.batches_ended.contact.succeeded": "1|c",
+        "airflow.rowledger.batches_ended.contact.failed": "1|c",
+    }
 
 
 def test_without_metrics_and_with_nobody_listening_tasks_work_as_ever(
