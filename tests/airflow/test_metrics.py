@@ -32,7 +32,15 @@ from rowledger.airflow import tasks
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)  # as the task runner does
 ti = SimpleNamespace(try_number=1)
 run = SimpleNamespace(dag_id="contact_import", run_id="run 2", triggering_user_name=None)
-said = []
+said, real = [], tasks.pipeline.load
+
+def load(worker, seqno):
+    batch = real(worker, seqno)
+    if worker.part == 2:  # the close of the first part is quicker than what is left of this task
+        tasks.close([seqno, 1])
+    return batch
+
+tasks.pipeline.load = load
 with set_current_context({"ti": ti, "dag_run": run, "run_id": "run 2", "outlet_events": OutletEventAccessors()}):
     taken = tasks.sense("contact")
     shares = list(taken)
