@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 log = logging.getLogger("rowledger.airflow")
-CONNECT_SECONDS = 20
-SILENT_SECONDS = 60
-S3_TIMES = {
-    "connect_timeout": CONNECT_SECONDS,
+CONNECT_SECONDS = SILENT_SECONDS = 20
+S3_TIMES = {  # s3fs tries everything five times, whatever botocore does
+    "connect_timeout": CONNECT_SECONDS / 2,
     "read_timeout": SILENT_SECONDS,
-    "retries": {"mode": "standard", "max_attempts": 2},
+    "retries": {"total_max_attempts": 1},
 }
 
 
@@ -82,7 +81,7 @@ def _ssh_options(connection: Connection) -> dict[str, Any]:
     options: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
         "login_timeout": CONNECT_SECONDS,
-        "keepalive_interval": SILENT_SECONDS / 4,
+        "keepalive_interval": SILENT_SECONDS / 2,
         "sftp_client_kwargs": {"path_errors": "surrogateescape"},
         "skip_instance_cache": True,
     }
