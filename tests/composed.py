@@ -153,6 +153,7 @@ def started(server: Any, folder: Path) -> Iterator[Composed]:
         "PGHOST": parse_dsn(server.get_uri("airflow"))["host"],
         "ROWLEDGER_HOME": str(folder / "home"),
         "ROWLEDGER_TEMPLATES": str(local.ROOT / "include" / "templates"),
+        "ROWLEDGER_FEEDS": str(shutil.copytree(local.ROOT / "include" / "feeds", folder / "feeds")),
     }
     words = [_replaced(word, addresses) for word in command("redis")[1:]]
     redis_command = [redis_server, *words, "--port", str(redis), "--bind", "127.0.0.1", "--dir", str(folder)]

@@ -524,12 +524,15 @@ def test_an_sftp_server_is_known_by_its_host_key(house: House, served: Served) -
 
 
 def test_an_sftp_login_by_a_key_that_stands_in_the_connection(house: House, served: Served) -> None:
-    served.put("may.csv", contacts("A"))
     house.feed(served)
-    extra = {"host_key": served.host_key, "private_key": PasswordOrKey.key.export_private_key().decode()}
-    house.connect(served.connection(password=None, extra=extra))
-    house.look()
-    assert (house.contents(), house.trouble()) == ([contacts("A")], [])
+    for number, passphrase in enumerate((None, "a passphrase")):
+        served.put(f"{number}.csv", contacts(f"P{number}-"))
+        key = PasswordOrKey.key.export_private_key("pkcs8-pem", passphrase).decode()
+        extra = {"host_key": served.host_key, "private_key": key, "private_key_passphrase": passphrase}
+        house.connect(served.connection(password=None, extra=extra))
+        house.look()
+        assert house.trouble() == []
+    assert house.contents() == [contacts("P0-"), contacts("P1-")]
 
 
 def test_an_sftp_file_that_may_not_be_read_keeps_no_other_from_being_taken(
