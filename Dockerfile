@@ -11,7 +11,7 @@ COPY config config
 COPY dags dags
 COPY include include
 # A new volume takes over the owner of the folder it is mounted at.
-RUN for folder in /var/lib/rowledger /opt/airflow /opt/airflow/logs /run/rowledger; do \
+RUN for folder in /var/lib/rowledger /var/lib/rowledger/feeds /opt/airflow /opt/airflow/logs /run/rowledger; do \
         mkdir -p $folder && chown rowledger: $folder && chmod 750 $folder; done
 USER rowledger
 ENV AIRFLOW_HOME=/opt/airflow \

@@ -154,6 +154,7 @@ def started(server: Any, folder: Path) -> Iterator[Composed]:
         "ROWLEDGER_HOME": str(folder / "home"),
         "ROWLEDGER_TEMPLATES": str(local.ROOT / "include" / "templates"),
         "ROWLEDGER_PART_BYTES": "100000",  # what is huge here
+        "ROWLEDGER_FEEDS": str(shutil.copytree(local.ROOT / "include" / "feeds", folder / "feeds")),
     }
     words = [_replaced(word, addresses) for word in command("redis")[1:]]
     redis_command = [redis_server, *words, "--port", str(redis), "--bind", "127.0.0.1", "--dir", str(folder)]

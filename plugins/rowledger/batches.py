@@ -20,7 +20,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rowledger import domains, staging
@@ -37,7 +36,7 @@ from rowledger.errors import (
 )
 from rowledger.model import Batch, BatchStatus, Outcome, Part, Reason
 from rowledger.templates import ImportTemplate
-from rowledger.uploads import Upload, in_a_store
+from rowledger.uploads import Upload
 
 _SQL = queries("batches")
 log = logging.getLogger("rowledger")
@@ -168,27 +167,6 @@ def _sent_before(cursor: Cursor, key: RequestKey) -> int | None:
             "send this one with a key of its own."
         )
     return int(found["seqno"]) if found else None
-
-
-def reprocess(
-    connection: Connection, batch: Batch, template: ImportTemplate, suite_hash: str, *, by: str, through: str
-) -> int:
-    """Take the file of a batch that has ended once more, as a batch of its own; returns its seqno.
-
-    Raises NotPossible or UnknownCode.
-    """
-    if not batch.status.terminal:
-        raise NotPossible(
-            f"Import batch {batch.seqno} is {batch.status.replace('_', ' ')}; only one that has ended can be reprocessed."
-        )
-    # What an object store has lost is noticed when the file is read.
-    lost = not in_a_store(batch.file_path) and not Path(batch.file_path).exists()
-    if lost or "file" in removed(connection, batch.seqno):
-        raise NotPossible(f"The file of import batch {batch.seqno} is not kept any more; upload it again.")
-    upload = Upload(batch.file_name, batch.file_path, batch.file_bytes, batch.file_sha256)
-    return register_child(
-        connection, upload, template, suite_hash, batch, "reprocessed", by=by, through=through
-    )
 
 
 def register_child(

@@ -1,8 +1,9 @@
 """The import desk for programs: its REST API, with the standard library alone.
 
 In: the address of an Airflow, and a token or a user and a password for its login. Out: batches, records, files. What the
-desk refuses is raised as one of ``errors``, with its sentence. Reads and keyed uploads are repeated while the desk is away
-or busy: the key makes one batch of them. Other requests are sent once; they name the state of the batch that was seen.
+desk refuses is raised as one of ``errors``, with its sentence. What makes a batch has a key, which makes one of it
+however often it is sent: that and reads are repeated while the desk is away or busy. Other requests are sent once; they
+name the state of the batch that was seen.
 """
 
 from __future__ import annotations
@@ -182,18 +183,25 @@ class Client:
         """Ask for the roll back of a batch that has ended; the next run does it."""
         return self._ask(batch, "roll-back", {"why": why})
 
-    def reprocess(self, batch: int | RemoteBatch, template: str) -> RemoteBatch:
-        """Take the file of a batch once more, with its template as it was (old) or is (current); gives the new batch."""
-        return self._ask(batch, "reprocess", {"template": template})
+    def reprocess(self, batch: int | RemoteBatch, template: str, *, key: str | None = None) -> RemoteBatch:
+        """Take the file of a batch once more, with its template as it was (old) or is (current); gives the new batch.
+
+        The same ``key`` again gives the same batch again.
+        """
+        return self._ask(batch, "reprocess", {"template": template}, key or uuid.uuid4().hex)
 
     def rerun(
-        self, batch: int | RemoteBatch, mended: Path | None = None, template: str = "old"
-    ) -> RemoteBatch:
-        """Take the rejected records once more, as they were or from a mended file; gives the new batch."""
+        self, batch: int | RemoteBatch, mended: Path | None = None, template: str = "old", *, key: str | None = None
+    ) -> RemoteBatch:  # fmt: skip
+        """Take the rejected records once more, as they were or from a mended file; gives the new batch.
+
+        The same ``key`` again gives the same batch again.
+        """
         seqno, seen = (batch.seqno, batch.etag) if isinstance(batch, RemoteBatch) else (batch, "*")
-        path, query, headers = f"/batches/{seqno}/rerun", {"template": template}, {"If-Match": seen}
+        path, query = f"/batches/{seqno}/rerun", {"template": template}
+        headers = {"If-Match": seen, "Idempotency-Key": key or uuid.uuid4().hex}
         if mended is None:
-            return self._batch("POST", path + _query(query), None, headers)
+            return self._batch("POST", path + _query(query), None, headers, repeat=True)
         return self._send_file(path, mended, query | {"file_name": mended.name}, headers)
 
     def run_now(self, batch: int | RemoteBatch) -> RemoteBatch:
@@ -206,9 +214,10 @@ class Client:
                 raise
             return now
 
-    def _ask(self, batch: int | RemoteBatch, what: str, told: Any) -> RemoteBatch:
+    def _ask(self, batch: int | RemoteBatch, what: str, told: Any, key: str | None = None) -> RemoteBatch:
         seqno, seen = (batch.seqno, batch.etag) if isinstance(batch, RemoteBatch) else (batch, "*")
-        return self._batch("POST", f"/batches/{seqno}/{what}", told, {"If-Match": seen})
+        headers = {"If-Match": seen} | ({"Idempotency-Key": key} if key else {})
+        return self._batch("POST", f"/batches/{seqno}/{what}", told, headers, repeat=key is not None)
 
     # Requests
 

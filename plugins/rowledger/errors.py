@@ -57,6 +57,10 @@ class PlaceTrouble(TryAgain):
     """The place of a feed cannot be used; it is looked at again."""
 
 
+class PlaceAway(PlaceTrouble):
+    """The place of a feed cannot be reached; none of its files can be taken now."""
+
+
 class FileChanged(TryAgain):
     """A file of a feed is not the one any more that was seen; it waits for the next look."""
 

@@ -225,6 +225,36 @@ print(json.dumps([sorted(one[:2] for one in before), removed, recent, sorted(aft
     assert after == [one for one, _ in before if one != sha256]
 
 
+def test_feeds_are_looked_at_in_a_bucket_by_a_connection_of_airflow_and_in_the_folder_that_came_along(
+    composed: Composed,
+) -> None:
+    objects = composed.objects()
+    objects.create_bucket(Bucket="agency-files")
+    objects.put_object(Bucket="agency-files", Key="outgoing/may.csv", Body=contacts("EAST", 107))
+    composed.api.call(
+        "POST", "/connections",
+        {"connection_id": "agency", "conn_type": "aws", "login": "tester", "password": "a secret key",
+         "extra": json.dumps({"endpoint_url": composed.variables["AWS_ENDPOINT_URL"], "region_name": "us-east-1"})},
+    )  # fmt: skip
+    feed = Path(composed.variables["ROWLEDGER_FEEDS"]) / "agency.yml"
+    feed.write_text(
+        "{title: An agency, place: s3://agency@agency-files/outgoing, pattern: '*.csv', kind: contact, domain: EAST,"
+        " template: contacts, settled_after: 0s}"
+    )
+    for dag in ("contact_import", "contract_status_import"):
+        composed.api.call("PATCH", f"/dags/{dag}", {"is_paused": False})
+        composed.api.call("POST", f"/dags/{dag}/dagRuns", {"logical_date": None})
+    query = "SELECT processed FROM import_batch WHERE uploaded_by = 'feed agency' AND status = 'executed'"
+    until(lambda: found(composed, query))
+    assert found(composed, query) == [{"processed": True}]
+    listed = objects.list_objects_v2(Bucket="agency-files")["Contents"]
+    assert [one["Key"] for one in listed] == ["outgoing/taken/may.csv"]
+    looked = "SELECT name, trouble FROM feed WHERE looked_at IS NOT NULL ORDER BY name"
+    until(lambda: len(found(composed, looked)) == 2)
+    assert found(composed, looked) == [{"name": name, "trouble": None} for name in ("agency", "call_centre")]
+    feed.unlink()
+
+
 ROLES = {"viewer": "Viewer", "user": "User", "op": "Op", "admin": "Admin"}
 
 

@@ -362,6 +362,35 @@ def test_a_file_is_taken_once_more(client: TestClient, submit: Submit, work: Wor
     assert client.get(f"/api/v1/batches/{seqno}").json()["children"] == [answer.json()["seqno"]]
 
 
+def test_taking_a_batch_once_more_with_the_same_key_makes_one_batch(
+    client: TestClient, submit: Submit, work: Work
+) -> None:
+    seqno = submit("Email,Last name,Country\na@example.com,A,XX\n")
+    work(seqno)
+    mended = {
+        "headers": {"Content-Type": "text/csv"},
+        "content": "Email,Last name,Country\na@example.com,A,DE\n",
+    }
+    requests: dict[str, tuple[str, dict[str, Any]]] = {
+        "night": ("reprocess", {"json": {"template": "old"}}), "day": ("rerun", {}), "noon": ("rerun", mended),
+    }  # fmt: skip
+
+    def ask(key: str, what: str, given: dict[str, Any]) -> Any:
+        headers = {"If-Match": "*", "Idempotency-Key": key} | given.get("headers", {})
+        return client.post(f"/api/v1/batches/{seqno}/{what}", **(given | {"headers": headers}))
+
+    for key, request in requests.items():
+        first, again = ask(key, *request), ask(key, *request)
+        assert (first.status_code, again.status_code) == (201, 201), first.text
+        assert first.json()["seqno"] == again.json()["seqno"]
+    assert len(client.get(f"/api/v1/batches/{seqno}").json()["children"]) == len(requests)
+    other = ask("night", "reprocess", {"json": {"template": "current"}})
+    assert (other.status_code, "with a key of its own" in other.json()["detail"]) == (422, True)
+    assert ask("day", *requests["noon"]).status_code == 422
+    assert ask("no key", *requests["day"]).status_code == 422
+    assert len(client.get(f"/api/v1/batches/{seqno}").json()["children"]) == len(requests)
+
+
 def test_run_now_starts_a_run_of_the_batches_kind(client: TestClient, submit: Submit, runs: Any) -> None:
     seqno = submit(CONTACTS)
     answer = client.post(f"/api/v1/batches/{seqno}/run-now", headers={"If-Match": "*"})

@@ -154,6 +154,23 @@ def test_a_keyed_upload_and_a_read_are_repeated_and_there_is_one_batch(
 
 
 @pytest.mark.parametrize("what", ["away", "lost"])
+def test_taking_a_batch_once_more_is_repeated_and_there_is_one_child_of_each(
+    desk: Client, submit: Callable[..., int], work: Work, file: Path, trouble: Trouble, what: str
+) -> None:
+    batch = work(submit(CONTACTS))
+    children = []
+    for once_more in (
+        lambda: desk.reprocess(batch.seqno, "old"),
+        lambda: desk.rerun(batch.seqno),
+        lambda: desk.rerun(batch.seqno, file),
+    ):
+        trouble.coming = [what, what]
+        children.append(once_more().seqno)
+        assert trouble.coming == []
+    assert desk.batch(batch.seqno).children == children
+
+
+@pytest.mark.parametrize("what", ["away", "lost"])
 def test_what_has_no_key_is_sent_once(
     desk: Client, submit: Callable[..., int], trouble: Trouble, what: str
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rowledger import batches, control, db, ledger, loading, pipeline, roll_back, templates, uploads
+from rowledger import batches, control, db, ledger, loading, pipeline, reruns, roll_back, templates, uploads
 from rowledger.db import Connection, rows, transaction
 from rowledger.desk import batch_list, batch_view
 from rowledger.desk.batch_list import Filter, Listing
@@ -138,7 +138,7 @@ class Walk:
     def _again(self, seqno: int) -> None:
         batch = batches.get(self._connection, seqno)
         template = pipeline.template_of(self._connection, batch)
-        batches.reprocess(
+        reruns.reprocess(
             self._connection, batch, template, suite_hash(template), by="ann", through="command line"
         )
 

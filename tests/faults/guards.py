@@ -57,6 +57,7 @@ _FEEDS, _PLACES, _FEED_TABLES = (
     "unit/test_feeds.py",
     "sql/migrations/0017_feeds.sql",
 )
+_STORES = "unit/test_stores.py"
 _HOUSE, _LOGS, _ERASED = "postgres/test_housekeeping.py", "postgres/test_logs.py", "postgres/test_erasure.py"
 
 GUARDS = (
@@ -479,6 +480,27 @@ GUARDS = (
         "a file that was moved by mistake is put back",
         f"{_PLACES}::test_a_file_replaced_between_the_last_look_and_its_move_is_put_back",
         ("feeds/places.py", "if _identity(moved) != found.identity:", "if False:"),
+    ),
+    Guard(
+        "a file of a store that was renamed by mistake is put back",
+        f"{_STORES}::test_a_file_replaced_right_before_it_is_renamed_is_put_back",
+        ("feeds/stores.py", "if _found(found.name, self._fs.info(there)).identity != found.identity:", "if False:"),
+    ),
+    Guard(
+        "an object of a store that was replaced while it was copied is not removed",
+        f"{_STORES}::test_an_object_replaced_while_it_is_copied_is_not_removed",
+        ("feeds/stores.py", "        self._check(found)\n        self._fs.rm_file", "        self._fs.rm_file"),
+    ),
+    Guard(
+        "the server of a store is known by its host key",
+        "airflow/test_stores.py::test_an_sftp_server_is_known_by_its_host_key",
+        ("airflow/stores.py", """f"* {' '.join(parts)}".encode()""", "None"),
+        ("airflow/stores.py", 'said.get("known_hosts", ())', "None"),
+    ),
+    Guard(
+        "at a store that is gone no file is tried one by one",
+        f"{_FEEDS}::test_at_a_place_that_is_gone_no_other_file_is_tried_and_the_next_feed_is",
+        ("feeds/arrivals.py", "        except PlaceAway:  # the next one would wait in vain, too\n            raise\n", ""),
     ),
     Guard(
         "links are not followed",

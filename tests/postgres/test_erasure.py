@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rowledger import batches, contacts, db, erasure, ledger, pipeline, reference, roll_back
+from rowledger import batches, contacts, db, erasure, ledger, pipeline, reference, reruns, roll_back
 from rowledger.db import Connection, transaction
 from rowledger.erasure import Receipt
 from rowledger.errors import FileError, NotPossible, RecordRefused, UnknownCode
@@ -239,7 +239,7 @@ def test_who_is_uploaded_again_is_a_new_contact(
     erasure.erase(worker, "DEMO", "P1")
     template = pipeline.template_of(connection, batch)
     with pytest.raises(NotPossible, match="not kept any more"):
-        batches.reprocess(connection, batch, template, "suite", by="anna", through="command line")
+        reruns.reprocess(connection, batch, template, "suite", by="anna", through="command line")
     assert work(submit(text)).counts["created"] == 1
     assert contacts.find(connection, "DEMO", "P1") > was
     assert violated(connection) == []

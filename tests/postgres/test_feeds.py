@@ -16,7 +16,7 @@ import pytest
 
 from rowledger import batches, control, db, ledger, pipeline
 from rowledger.db import Connection, rows, transaction
-from rowledger.errors import Stopped
+from rowledger.errors import PlaceAway, Stopped
 from rowledger.feeds import Feed, arrivals, cadence, unusual
 from rowledger.feeds.arrivals import Look
 from rowledger.feeds.model import Expected, Unusual
@@ -236,6 +236,26 @@ def test_a_feed_in_trouble_says_so_and_keeps_no_other_from_being_looked_at(
     assert arrivals.check(house.looker(), house.feed) is None
 
 
+def test_at_a_place_that_is_gone_no_other_file_is_tried_and_the_next_feed_is(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def away(self: Folder, found: Found) -> Iterator[bytes]:
+        tried.append(found.name)
+        raise PlaceAway("It is away.")
+
+    monkeypatch.setattr(Folder, "reading", away)
+    other = house.with_(name="other", place="feeds/other")
+    other.folder.mkdir()
+    for one in (house, other):
+        one.put("may.csv", contacts("A"))
+        one.put("june.csv", contacts("B"))
+    looks = arrivals.look(house.looker(), [house.feed, other.feed])
+    assert [done.left for done in looks] == [["It is away."]] * 2
+    assert tried == ["may.csv", "may.csv"]
+
+
 def test_a_name_that_is_no_text_is_taken_and_shown_escaped(house: House) -> None:
     path = house.folder / os.fsdecode(b"r\xe9sultats.csv")
     path.write_text(contacts("A"))
@@ -328,7 +348,7 @@ def test_whoever_is_killed_on_the_way_the_next_look_ends_it_and_there_is_one_bat
     house = house.with_(then=then)
     house.put("may.csv", contacts("A"))
     killed(house, point)
-    house.look()
+    assert house.look().left == []
     assert [batch.file_name for batch in house.batches()] == ["may.csv"]
     assert house.left() == (["taken/may.csv"] if then == "move" else [])
     assert [file["handled_at"] is not None for file in house.files()] == [True]

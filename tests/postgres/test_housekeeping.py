@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from rowledger import batches, control, db, housekeeping, ledger, pipeline, retention, roll_back, templates
+from rowledger import (
+    batches,
+    control,
+    db,
+    housekeeping,
+    ledger,
+    pipeline,
+    reruns,
+    retention,
+    roll_back,
+    templates,
+)
 from rowledger.db import Connection, rows, transaction
 from rowledger.errors import NotPossible, RecordRefused, SetupError, UnknownCode
 from rowledger.model import Batch
@@ -150,7 +161,7 @@ def test_the_file_of_a_batch_goes_when_its_days_are_over(
     assert violated(connection) == []
     template = templates.find_template(settings.templates, "contacts", _kinds())
     with pytest.raises(NotPossible, match="is not kept any more; upload it again"):
-        batches.reprocess(connection, old, template, "suite", by="anna", through="command line")
+        reruns.reprocess(connection, old, template, "suite", by="anna", through="command line")
 
 
 def test_a_file_stays_as_long_as_one_of_its_batches_needs_it(
@@ -164,7 +175,7 @@ def test_a_file_stays_as_long_as_one_of_its_batches_needs_it(
     # What is there for another batch only is not there for this one.
     template = templates.find_template(settings.templates, "contacts", _kinds())
     with pytest.raises(NotPossible, match="is not kept any more"):
-        batches.reprocess(connection, old, template, "suite", by="anna", through="command line")
+        reruns.reprocess(connection, old, template, "suite", by="anna", through="command line")
     age(connection, young, 40)
     assert told(housekeeping.clean(worker, DAYS))[None, "files"] == 1
     assert not Path(young.file_path).exists()

@@ -135,7 +135,7 @@ def test_every_sample_is_imported_reprocessed_rerun_and_rolled_back(worker: pipe
                 by="tester",
                 through="command line",
             )
-            batches.reprocess(
+            reruns.reprocess(
                 connection, done, template, suite_hash(template), by="tester", through="command line"
             )
     assert kinds == set(loading.kinds())

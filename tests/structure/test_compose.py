@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rowledger import feeds, loading
 from rowledger.airflow import secret_files
 from rowledger.airflow.local import COMPONENTS, RECOVERY
 
@@ -129,10 +130,21 @@ def test_only_the_service_that_makes_the_secrets_may_write_them() -> None:
 
 def test_the_object_storage_may_write_into_its_volume() -> None:
     """The image has another owner of the folder; the volume gets that of the first folder it is mounted at."""
-    assert "objects:/var/lib/rowledger" in mounts("secrets")
+    assert "objects:/opt/airflow/logs" in mounts("secrets")
     (data,) = (one for one in SERVICES["objects"]["volumes"] if isinstance(one, dict))
     assert data["volume"] == {"nocopy": True}
-    assert re.search(r"for folder in /var/lib/rowledger .*\n.*chown rowledger", DOCKERFILE)
+    assert re.search(r"for folder in .* /opt/airflow/logs .*\n.*chown rowledger", DOCKERFILE)
+
+
+def test_the_folders_of_the_feeds_that_come_along_are_made_once_and_shared_by_all_workers() -> None:
+    found, errors = feeds.read_feeds(ROOT / "include" / "feeds", loading.kinds())
+    assert (errors, [feed.name for feed in found]) == ([], ["call_centre"])
+    for feed in found:
+        assert f'mkdir -p "$$ROWLEDGER_HOME/{feed.place}"' in commands("init")[-1]
+    for service in ("init", "worker"):
+        assert "feeds:/var/lib/rowledger/feeds" in mounts(service)
+    assert re.search(r"for folder in .* /var/lib/rowledger/feeds .*\n.*chown rowledger", DOCKERFILE)
+    assert "ROWLEDGER_HOME=/var/lib/rowledger " in DOCKERFILE
 
 
 def test_every_secret_file_that_is_read_is_made(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ ARROWS = {
     "feeds.model": "",
     "feeds": "errors feeds.model model templates yaml_in",
     "feeds.places": "errors uploads",
-    "feeds.stores": "errors feeds.places",
+    "feeds.stores": "errors feeds.places uploads",
     "feeds.arrivals": "batches db errors feeds feeds.model feeds.places loading settings stores suites templates uploads",
     "feeds.cadence": "db feeds.model",
     "feeds.notices": "db feeds.model",

@@ -24,7 +24,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     else:
         fs, folder = MemoryFileSystem(), f"/{tmp_path.name}/place"
     fs.makedirs(folder)
-    yield Store(fs, folder, "s3://connection@bucket/place")
+    yield Store(
+        fs, folder, "s3://connection@bucket/place", "file" if request.param == "renaming" else "memory"
+    )
     fs.rm(folder, recursive=True)
 
 
@@ -103,7 +105,7 @@ def test_an_object_replaced_while_it_is_copied_is_not_removed() -> None:
 
     fs = Late()
     fs.makedirs("/late")
-    store = Store(fs, "/late", "s3://late")
+    store = Store(fs, "/late", "s3://late", "s3")
     found = put(store, "a.csv")
     with pytest.raises(FileChanged):
         store.move(found, "taken", 1)
@@ -111,9 +113,37 @@ def test_an_object_replaced_while_it_is_copied_is_not_removed() -> None:
     fs.rm("/late", recursive=True)
 
 
+def test_a_file_replaced_right_before_it_is_renamed_is_put_back(tmp_path: Path) -> None:
+    class Late(LocalFileSystem):
+        """Somebody renames another file into place right before."""
+
+        def mv(self, path1: str, path2: str, **kwargs: Any) -> None:
+            if Path(path1).name == "a.csv":
+                Path(path1).write_bytes(b"the next file\n")
+            super().mv(path1, path2, **kwargs)
+
+    store = Store(Late(), str(tmp_path), "sftp://late", "file")
+    found = put(store, "a.csv")
+    with pytest.raises(FileChanged):
+        store.move(found, "taken", 1)
+    assert (tmp_path / "a.csv").read_bytes() == b"the next file\n"
+    assert list((tmp_path / "taken").iterdir()) == []
+
+
+def test_a_copy_whose_original_was_not_removed_is_not_copied_under_another_name() -> None:
+    fs = MemoryFileSystem()
+    fs.makedirs("/copied/taken")
+    store = Store(fs, "/copied", "s3://copied", "s3")
+    found = put(store, "a.csv", b"x" * 3_000_000)
+    write(store, "taken/a.csv", b"x" * 3_000_000)
+    assert store.move(found, "taken", 1) == "a.csv"
+    assert names(store, "taken") == ["a.csv"]
+    fs.rm("/copied", recursive=True)
+
+
 def test_what_a_store_says_is_told_in_a_sentence(tmp_path: Path) -> None:
-    store = Store(LocalFileSystem(), str(tmp_path / "none"), "sftp://partner@/out")
-    with pytest.raises(PlaceTrouble, match=r"sftp://partner@/out cannot be used \(FileNotFoundError: "):
+    store = Store(LocalFileSystem(), str(tmp_path / "none"), "sftp://partner@/out", "file")
+    with pytest.raises(PlaceTrouble, match=r"^sftp://partner@/out is not there\.$"):
         store.files("*")
 
 
@@ -123,6 +153,6 @@ def test_links_in_a_store_are_left_alone(tmp_path: Path) -> None:
     place.mkdir()
     (place / "link.csv").symlink_to(tmp_path / "secret")
     os.link(tmp_path / "secret", place / "hard.csv")
-    listing = Store(LocalFileSystem(), str(place), "x").files("*.csv")
+    listing = Store(LocalFileSystem(), str(place), "x", "file").files("*.csv")
     assert listing.files == []
     assert len(listing.oddities) == 2

@@ -6,10 +6,9 @@ import logging
 from dataclasses import replace
 
 from rowledger import feeds, loading, pipeline
-from rowledger.errors import PlaceTrouble
+from rowledger.airflow import stores
 from rowledger.feeds import Feed, arrivals, cadence
 from rowledger.feeds.places import Place
-from rowledger.feeds.stores import Store
 
 log = logging.getLogger("rowledger.airflow")
 
@@ -24,7 +23,7 @@ def look(worker: pipeline.Worker, kind: str) -> None:
     local = arrivals.local(worker.connection, settings)
 
     def place_of(feed: Feed) -> Place:
-        return store(feed) if feed.remote else local.place_of(feed)
+        return stores.store(feed) if feed.remote else local.place_of(feed)
 
     for done in arrivals.look(replace(local, place_of=place_of), mine):
         name = done.feed.name
@@ -36,14 +35,3 @@ def look(worker: pipeline.Worker, kind: str) -> None:
             log.info('Feed %s: "%s" has the same bytes as import batch %s', name, shown, seqno)
     for feed in mine:
         cadence.watch(worker.connection, feed)
-
-
-def store(feed: Feed) -> Store:
-    """The place of a feed that is reached by an Airflow connection. Raises PlaceTrouble."""
-    from airflow.sdk import ObjectStoragePath
-
-    try:
-        path = ObjectStoragePath(feed.place)
-        return Store(path.fs, path.path, feed.place)
-    except Exception as error:  # noqa: BLE001 - every provider has errors of its own, a missing one too
-        raise PlaceTrouble(f"{feed.place} cannot be reached ({type(error).__name__}: {error}).") from None

@@ -225,7 +225,7 @@ class Here:
     def reprocess(self, seqno: int, version: Version) -> tuple[Batch, Batch]:
         batch = self.batch(seqno)
         chosen, suite_hash = self._version(batch, version)
-        new = batches.reprocess(
+        new = reruns.reprocess(
             self._connection, batch, chosen, suite_hash, by=self._by, through="command line"
         )
         return batch, self.batch(new)

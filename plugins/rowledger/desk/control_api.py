@@ -9,7 +9,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from rowledger import batches, control
+from rowledger import batches, control, reruns
 from rowledger import roll_back as roll_backs
 from rowledger.db import Connection
 from rowledger.desk import batch_view
@@ -19,6 +19,7 @@ from rowledger.desk.context import ConnectionDep, Desk, DeskDep
 from rowledger.desk.examples import BATCH, answers
 from rowledger.desk.problems import Refused
 from rowledger.desk.shelf import template_of
+from rowledger.desk.upload_api import optional_key, request_key
 from rowledger.model import Batch, BatchStatus
 from rowledger.templates import ImportTemplate
 
@@ -128,10 +129,17 @@ def reprocess(
     batch: SeenBatch,
     told: Annotated[Reprocess, Depends(body(Reprocess))],
     connection: ConnectionDep,
+    key: Annotated[str | None, Depends(optional_key)],
 ) -> JSONResponse:
-    """Take the file of a batch that has ended once more, as a batch of its own; both name each other."""
+    """Take the file of a batch that has ended once more, as a batch of its own; both name each other.
+
+    The same Idempotency-Key again gives the same batch again. The state of the batch that If-Match names stays as it is,
+    so without a key a repeated request makes another one.
+    """
+    by = user_of(request).name
     template, suite_hash = version_of(desk, connection, batch, told.template)
-    new = batches.reprocess(connection, batch, template, suite_hash, by=user_of(request).name, through="api")
+    with request_key(connection, by, key, "reprocess", batch.seqno, told.template) as named:
+        new = reruns.reprocess(connection, batch, template, suite_hash, by=by, through="api", key=named)
     now = batches.get(connection, new)
     return _told(request, now, f"The file waits once more, as import batch {new}.", 201)
 

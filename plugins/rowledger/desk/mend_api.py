@@ -6,7 +6,7 @@ import hashlib
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,7 @@ from rowledger.desk.context import ConnectionDep, Desk, DeskDep
 from rowledger.desk.examples import BATCH, CHECK, answers
 from rowledger.desk.pages import root
 from rowledger.desk.shelf import template_of
+from rowledger.desk.upload_api import optional_key
 from rowledger.judges import Case
 from rowledger.mending import Mended
 from rowledger.model import Batch
@@ -64,15 +65,7 @@ async def mended(
     check: Annotated[
         bool, Query(description="only say what would become of them (200); nothing is kept")
     ] = False,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            min_length=1,
-            max_length=255,
-            pattern="^[!-~]*$",
-            description="a name of your own for what is sent: sent twice, it is still one batch",
-        ),
-    ] = None,
+    idempotency_key: Annotated[str | None, Depends(optional_key)] = None,
 ) -> JSONResponse:
     """Send rejected records again, mended: a waiting batch with the same template version, domain, origins and lists.
 

@@ -46,6 +46,7 @@ async def rerun(
     batch: SeenBatch,
     with_file: Annotated[bool, Depends(mended)],
     connection: ConnectionDep,
+    key: Annotated[str | None, Depends(upload_api.optional_key)],
     template: Annotated[Version, Query(description="as it was at the upload, or as it is now")] = "old",
     file_name: Annotated[
         str, Query(max_length=255, pattern=r"^[^\x00]*$", description="what the mended file is called")
@@ -57,11 +58,11 @@ async def rerun(
     """Take the rejected records of a batch that has ended once more, as a batch of its own; both name each other.
 
     The body is the mended file, in the layout of rejects.csv. Without a body they are taken as they were: what they
-    lacked, such as a contract, may be there by now.
+    lacked, such as a contract, may be there by now. The same Idempotency-Key again gives the same batch again.
     """
     by, said = user_of(request).name, upload_api.digest(x_content_sha256)
     if not with_file:
-        return made(request, await run_sync(_rerun, desk, connection, batch, template, None, "", by))
+        return made(request, await run_sync(_rerun, desk, connection, batch, template, None, "", by, key))
     if upload_api.arriving.locked():
         raise Refused(
             503, "Too many uploads arrive at the moment. Try again in a moment.", {"Retry-After": "5"}
@@ -73,18 +74,27 @@ async def rerun(
         if said not in (None, part.sha256):
             raise upload_api.changed(part.sha256, said)
         name = file_name or batch.file_name
-        return made(request, await run_sync(_rerun, desk, connection, batch, template, part, name, by))
+        return made(request, await run_sync(_rerun, desk, connection, batch, template, part, name, by, key))
     finally:
         with anyio.CancelScope(shield=True):
             await run_sync(part.__exit__)
 
 
 def _rerun(
-    desk: Desk, connection: Connection, batch: Batch, version: Version, part: Part | None, name: str, by: str
+    desk: Desk,
+    connection: Connection,
+    batch: Batch,
+    version: Version,
+    part: Part | None,
+    name: str,
+    by: str,
+    key: str | None,
 ) -> Batch:
     template, suite_hash = version_of(desk, connection, batch, version)
-    kept = part.keep(name) if part else None
-    new = reruns.rerun(
-        connection, desk.settings, batch, template, suite_hash, kept, by=by, through="api"
-    )  # fmt: skip
+    sent = (batch.seqno, version, part.sha256 if part else None, name)
+    with upload_api.request_key(connection, by, key, "rerun", *sent) as named:
+        kept = part.keep(name) if part else None
+        new = reruns.rerun(
+            connection, desk.settings, batch, template, suite_hash, kept, by=by, through="api", key=named
+        )
     return batches.get(connection, new)

@@ -170,6 +170,21 @@ def checked_key(
     return idempotency_key
 
 
+def optional_key(
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            pattern="^[!-~]*$",
+            description="a name of your own for this request: sent twice, it still makes one batch",
+        ),
+    ] = None,
+) -> str | None:
+    """The name that a program may give to a request, so that it can be repeated when its answer was lost."""
+    return idempotency_key
+
+
 def _check_length(request: Request, limit: int) -> None:
     length = request.headers.get("Content-Length", "")
     if length.isascii() and length.isdigit():
@@ -240,21 +255,38 @@ async def _with_key(desk: Desk, key: str) -> AsyncIterator[Connection]:
 @contextlib.contextmanager
 def key_held(desk: Desk, key: str) -> Iterator[Connection]:
     """A connection that holds the key, for as long as it is used. Raises Refused if somebody else has it."""
-    with desk.connections.one() as connection:
-        with transaction(connection) as cursor:
-            found = row(cursor, _SQL["lock_key"], {"key": key})
-        if not (found and found["locked"]):
-            raise Refused(
-                409,
-                "An upload with this Idempotency-Key is still running; wait for it to end.",
-                {"Retry-After": "1"},
-            )
-        try:
-            yield connection
-        finally:
-            if not connection.closed:
-                with transaction(connection) as cursor:
-                    cursor.execute(_SQL["unlock_key"], {"key": key})
+    with desk.connections.one() as connection, _held(connection, key):
+        yield connection
+
+
+@contextlib.contextmanager
+def request_key(
+    connection: Connection, by: str, key: str | None, *sent: object
+) -> Iterator[RequestKey | None]:
+    """What a request is called, held while it is carried out; ``sent`` is all that it says. Raises Refused."""
+    if key is None:
+        yield None
+        return
+    with _held(connection, f"{by} {key}"):
+        yield RequestKey(by, key, hashlib.sha256(repr(sent).encode()).hexdigest())
+
+
+@contextlib.contextmanager
+def _held(connection: Connection, key: str) -> Iterator[None]:
+    with transaction(connection) as cursor:
+        found = row(cursor, _SQL["lock_key"], {"key": key})
+    if not (found and found["locked"]):
+        raise Refused(
+            409,
+            "A request with this Idempotency-Key is still running; wait for it to end.",
+            {"Retry-After": "1"},
+        )
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            with transaction(connection) as cursor:
+                cursor.execute(_SQL["unlock_key"], {"key": key})
 
 
 async def receive(request: Request, part: Part, limit: int) -> None:

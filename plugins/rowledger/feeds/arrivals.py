@@ -21,6 +21,7 @@ from rowledger.db import Connection, queries, row, rows, transaction
 from rowledger.errors import (
     DuplicateUpload,
     FileChanged,
+    PlaceAway,
     PlaceTrouble,
     RecordRefused,
     SetupError,
@@ -127,8 +128,8 @@ def _take_all(looker: Looker, done: Look) -> None:
     listing = place.files(feed.pattern)
     for sentence in listing.oddities:
         done.leave(sentence)
-    _finish(looker, done, place, listing.files)
     _tell_taken_before(looker, done, listing.files)
+    _finish(looker, done, place, listing.files)
     new = _unknown(looker, feed, listing.files)
     if len(new) > FILES_PER_LOOK:
         log.info("Feed %s: %s new files, the oldest %s now", feed.name, f"{len(new):,}", FILES_PER_LOOK)
@@ -140,6 +141,8 @@ def _take_all(looker: Looker, done: Look) -> None:
     for found in settled:
         try:
             _take(looker, done, template, place, found)
+        except PlaceAway:  # the next one would wait in vain, too
+            raise
         except (FileChanged, PlaceTrouble) as error:  # of this file; the next one may be well
             done.leave(str(error))
 
@@ -255,6 +258,8 @@ def _finish(looker: Looker, done: Look, place: Place, files: list[Found]) -> Non
                 place.move(found, feed.move_to, number)
         except FileChanged as error:  # another file by that name, which is a new one
             log.info("Feed %s: %s", feed.name, error)
+        except PlaceAway:
+            raise
         except PlaceTrouble as error:
             done.leave(str(error))
             continue
