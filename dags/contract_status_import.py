@@ -45,6 +45,7 @@ from airflow.sdk import dag, task, task_group
 from rowledger.airflow import assets, tasks
 from rowledger.airflow.batch_task import batch_task
 
+CLOSED = [assets.outlet("contract_status")]
 LABEL = "{{ batch if batch is defined else '#' ~ task.op_args[0][0] }}"
 
 
@@ -79,7 +80,7 @@ def contract_status_import() -> None:
         """Merge the accepted records into their targets, and enter in the ledger what became of each."""
         tasks.load(share)
 
-    @batch_task(map_index_template=LABEL, outlets=[assets.outlet("contract_status")])
+    @batch_task(map_index_template=LABEL, inlets=CLOSED, outlets=CLOSED)
     def close(share: list[int]) -> None:
         """Balance the ledger and close the batch."""
         tasks.close(share)

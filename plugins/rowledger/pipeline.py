@@ -64,6 +64,10 @@ class Worker:
             part=self.part, retried=self.retried,
         )  # fmt: skip
 
+    def closes(self, batch: Batch) -> bool:
+        """Whether it is this worker who closes the batch: of several parts it is the first."""
+        return self.part in (None, 1) or batch.parts == 1
+
     @contextmanager
     def chunk(self, batch: Batch) -> Iterator[Cursor]:
         """A transaction that begins with the fence."""
@@ -282,7 +286,8 @@ def _load_chunk(worker: Worker, batch: Batch, template: ImportTemplate, lane: La
 
 def close(worker: Worker, seqno: int) -> Batch:
     """Complete the ledger and let the database balance it."""
-    if (worker.part or 1) > 1 and (batch := batches.get(worker.connection, seqno)).parts > 1:
+    batch = batches.get(worker.connection, seqno)
+    if not worker.closes(batch):
         return batch
     batch = worker.claim(seqno, "close")
     if batch.succeeded:

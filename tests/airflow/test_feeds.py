@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from engine import Engine, Run, contacts
 
@@ -143,10 +145,19 @@ def test_an_unusual_file_waits_for_a_person_who_answers_in_airflow_or_on_the_des
     run.clear("close")  # finds nothing to do
     run.wait()
     assert events_of_assets(engine, run) == [event]
+    forget_events_of_assets(engine)  # as if the worker had been lost before its report
+    run.clear("close")
+    run.wait()
+    assert [one["extra"] for one in events_of_assets(engine, run)] == [event["extra"]]
 
     engine.until(lambda: questions[refused].state() == "success", ANSWER_SECONDS)
     assert last_event(engine, refused)[:2] == ("cancelled", "anna")
     assert engine.batch(refused).loaded_records == 0
+
+
+def forget_events_of_assets(engine: Engine) -> None:
+    with contextlib.closing(psycopg2.connect(engine.server.get_uri("airflow"))) as connection, connection:
+        connection.cursor().execute("DELETE FROM asset_alias_asset_event; DELETE FROM asset_event")
 
 
 def events_of_assets(engine: Engine, run: Run) -> list[dict[str, Any]]:

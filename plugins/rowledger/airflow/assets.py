@@ -22,8 +22,18 @@ def loaded(kind: str) -> Asset:
 
 
 def outlet(kind: str) -> AssetAlias:
-    """What the closing task of a kind names as its outlet."""
+    """What the closing task of a kind names as its outlet, and as its inlet, to see what it has told before."""
     return AssetAlias(f"rowledger/{kind}/closed")
+
+
+def announced(batch: Batch) -> bool:
+    """Whether Airflow has been told of a batch that went in: a worker may be lost between the close and its report.
+
+    Asks the API server, by the inlet of the closing task.
+    """
+    events = get_current_context()["inlet_events"][outlet(batch.kind)]
+    since = events.after(batch.processed_at.isoformat()) if batch.processed_at else events
+    return any((event.extra or {}).get("seqno") == batch.seqno for event in since)
 
 
 def announce(batch: Batch) -> None:

@@ -169,17 +169,17 @@ def close(share: Share) -> None:
 
 
 def _close_and_announce(worker: pipeline.Worker, seqno: int) -> Batch:
-    """A batch that has been closed before is not announced once more."""
+    """Announce a batch that went in, once: one that was closed before only if its worker was lost before it could."""
 
     def busy(batch: Batch) -> str | None:
         loaded = batch.loaded_records == batch.staged_records
-        closes = _in_parts(worker, batch) and worker.part == 1
-        return "the load of its other parts" if closes and not loaded else None
+        waits = _in_parts(worker, batch) and worker.closes(batch) and not loaded
+        return "the load of its other parts" if waits else None
 
     _wait_while(busy, worker, seqno)
     before = batches.get(worker.connection, seqno)
     batch = pipeline.close(worker, seqno)
-    if batch.succeeded and not before.succeeded:
+    if batch.succeeded and worker.closes(batch) and not (before.succeeded and assets.announced(batch)):
         assets.announce(batch)
     return batch
 
