@@ -514,9 +514,11 @@ def _still_ours(cursor: Cursor, batch: Batch, found: dict[str, Any] | None) -> N
     if found is not None:
         return
     now = read(cursor, batch.seqno)
-    if now.epoch == batch.epoch and now.status is BatchStatus.EXECUTED:
+    if now.epoch != batch.epoch or row(cursor, _SQL["part_taken"], _epochs(batch)):
+        raise taken_over(batch)
+    if now.status is BatchStatus.EXECUTED:
         raise Stopped(f"Import batch {batch.seqno} was brought to its end by the worker of another part.")
-    if now.epoch == batch.epoch and now.status is not BatchStatus.IN_PROGRESS:
+    if now.status is not BatchStatus.IN_PROGRESS:
         raise _stopped(cursor, batch.seqno)
     raise taken_over(batch)
 

@@ -242,6 +242,12 @@ def _arrange(worker: Worker, batch: Batch, template: ImportTemplate) -> list[Lan
         return lanes.of(cursor, batch)
 
 
+def arranged(connection: Connection, batch: Batch) -> bool:
+    """Whether the lanes of a batch are cut."""
+    with transaction(connection) as cursor:
+        return bool(lanes.of(cursor, batch))
+
+
 def _load_lanes(worker: Worker, batch: Batch, template: ImportTemplate, cut: list[Lane]) -> None:
     """Work all lanes off at once. The first error is raised when the other lanes have done the chunk they are at."""
     if not cut:  # fewer lanes than parts

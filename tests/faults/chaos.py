@@ -33,7 +33,7 @@ from faults.scenarios import ENUMERATED, KILLED
 
 DOUBLES, KILLS = 1000, 10_000
 KILLS_IN_A_TRIAL = 4  # more strike on average
-TWO_WRITERS = ("contacts", "contract statuses", "contracts")
+TWO_WRITERS = ("contacts", "contract statuses", "contracts", "contacts in parts")
 
 
 @dataclass(frozen=True)

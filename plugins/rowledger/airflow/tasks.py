@@ -132,6 +132,8 @@ def _load_in_turn(worker: pipeline.Worker, seqno: int) -> Batch:
     def busy(batch: Batch) -> str | None:
         if _in_parts(worker, batch) and batch.validated_at is None:
             return "the validation of its other parts"
+        if _in_parts(worker, batch) and worker.part != 1 and not pipeline.arranged(worker.connection, batch):
+            return "its first part, which settles who loads what"
         first = batches.ahead(worker.connection, batch, worker.settings.lease_seconds)
         return f"import batch {first}, which came first" if first is not None else None
 

@@ -195,6 +195,9 @@ UPDATE import_batch_part SET epoch = epoch + 1, attempts = attempts + 1
 WHERE seqno = %(seqno)s AND part = %(part)s
 RETURNING epoch, attempts, validated
 
+-- name: part_taken
+SELECT epoch FROM import_batch_part WHERE seqno = %(seqno)s AND part = %(part)s AND epoch <> %(part_epoch)s
+
 -- name: mark_part
 UPDATE import_batch_part SET attempts = 0, validated = coalesce(%(last)s, validated)
 WHERE seqno = %(seqno)s AND part = %(part)s
