@@ -228,7 +228,9 @@ def _find(cursor: Cursor, batch: Batch, after: int, upto: int) -> None:
     parts = {name: sql.SQL(_SQL[name]) for name in ("records", "replayed")}
     later = {"later": _later(batch.kind), "later_status": _later("contract_status")}
     effects = sql.SQL(loader.EFFECTS).format(**parts, **later)
-    asked = {"seqno": batch.seqno, "domain_id": batch.domain_id, "after": after, "upto": upto}
+    asked = {"seqno": batch.seqno, "domain_id": batch.domain_id, "started_at": batch.started_at}
+    oldest = (row(cursor, _SQL["oldest"], asked) or {})["seqno"]
+    asked |= {"after": after, "upto": upto, "oldest": oldest}
     # However large a table is, a chunk finds its few rows by index; the planner would rather read all of it.
     cursor.execute("SET LOCAL enable_seqscan = off")
     cursor.execute(sql.SQL(_SQL["find"]).format(effects=effects), asked)

@@ -1072,7 +1072,8 @@ def test_without_a_database_url_everything_runs_on_the_embedded_server(tmp_path:
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly(worked: Call, connection: Connection) -> None:
     with connection, connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO import_record (seqno, record_no, outcome) SELECT 2, n, 'created' FROM generate_series(5, 60000) AS n"
+            "INSERT INTO import_record (seqno, domain_id, record_no, outcome)"
+            " SELECT seqno, domain_id, n, 'created' FROM import_batch, generate_series(5, 60000) AS n WHERE seqno = 2"
         )
     command = [sys.executable, "-c", "from rowledger.cli import main; main()", "records", "2"]
     with subprocess.Popen(

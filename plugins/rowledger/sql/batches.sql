@@ -201,7 +201,7 @@ LIMIT 1
 
 -- name: lacking_raw
 SELECT DISTINCT seqno
-FROM import_record JOIN import_batch AS b USING (seqno)
+FROM import_record JOIN import_batch AS b USING (seqno, domain_id)
 WHERE kind = %(kind)s AND b.status IN ('executed', 'cancelled') AND NOT processed
   AND raw IS NULL AND outcome IN ('rejected', 'ignored', 'parked')
 ORDER BY seqno
