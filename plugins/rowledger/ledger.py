@@ -34,7 +34,12 @@ def write_rejects(cursor: Cursor, batch: Batch, rejects: Iterable[Reject]) -> No
 
 def add_unprocessed(cursor: Cursor, batch: Batch, records: int) -> int:
     """Give every record without an outcome the outcome unprocessed, as of the end of its batch; returns their number."""
-    asked = {"seqno": batch.seqno, "domain_id": batch.domain_id, "records": records, "ended": batch.processed_at}
+    asked = {
+        "seqno": batch.seqno,
+        "domain_id": batch.domain_id,
+        "records": records,
+        "ended": batch.processed_at,
+    }
     cursor.execute(_SQL["add_unprocessed"], asked)
     return cursor.rowcount
 

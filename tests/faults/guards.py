@@ -57,6 +57,7 @@ _FEEDS, _PLACES, _FEED_TABLES = (
     "sql/migrations/0017_feeds.sql",
 )
 _HOUSE, _LOGS, _ERASED = "postgres/test_housekeeping.py", "postgres/test_logs.py", "postgres/test_erasure.py"
+_VOLUMES = "postgres/test_volumes.py"
 
 GUARDS = (
     # The fence
