@@ -124,7 +124,7 @@ def test_a_reject_without_a_reason_is_refused(connection: Connection, submit: Su
         run(
             connection,
             "INSERT INTO import_record (seqno, domain_id, record_no, outcome, reasons)"
-                f" SELECT seqno, domain_id, 1, 'rejected', {reasons} FROM import_batch",
+            f" SELECT seqno, domain_id, 1, 'rejected', {reasons} FROM import_batch",
         )
     assert refusal.value.constraint == "import_record_reject_explained"
 
