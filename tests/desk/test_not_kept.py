@@ -58,5 +58,7 @@ def test_its_page_shows_counts_and_reasons_and_offers_nothing_that_needs_the_rec
     )
     assert f"{seqno}/file" in page
     assert client.get(f"/api/v1/batches/{seqno}").json()["counts"] == {"created": 1, "rejected": 1}
-    assert "not_in_set" in client.get(f"/batches/{seqno}/errors").text
+    errors = client.get(f"/batches/{seqno}/errors").text
+    assert "not_in_set" in errors
+    assert "/mend" not in errors
     assert client.get(f"/batches/{seqno}/expectations").status_code == 200

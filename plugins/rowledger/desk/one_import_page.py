@@ -76,12 +76,14 @@ def records(
 @router.get("/errors")
 def errors(request: Request, batch: ReadBatch, connection: ConnectionDep) -> Response:
     """Why records were not loaded, as a chart and a table."""
+    with transaction(connection) as cursor:
+        kept = batches.records_not_kept(cursor, batch.seqno) is None
     found = batch_view.reasons(connection, batch)
     return pages.page(
         request, "tab_errors.html", batch=batch, reasons=found, share=batch_view.share,
         most=max((reason["records"] for reason in found), default=0), looked_at=batch_view.LOOKED_AT,
         personal=has(request, Right.PERSONAL, batch.kind),
-        may_mend=batch.status.terminal and all(has(request, r, batch.kind) for r in (Right.PERSONAL, Right.WRITE)),
+        may_mend=kept and batch.status.terminal and all(has(request, r, batch.kind) for r in (Right.PERSONAL, Right.WRITE)),
     )  # fmt: skip
 
 
