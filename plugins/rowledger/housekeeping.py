@@ -127,6 +127,8 @@ def _volumes(worker: Worker, domain: _Domain, days: int | None) -> Iterator[Remo
         due = sql.SQL(_SQL["due_volumes"]).format(quiet=sql.SQL(_SQL["quiet"]))
         with transaction(worker.connection) as cursor:
             found = rows(cursor, due, asked)
+            for one in rows(cursor, _SQL["waited_for"], asked):
+                log.info(_WAITED_FOR, domain.code, one["first_seqno"], one["last_seqno"], one["seqno"])
         for volume in found:
             _decide(worker, domain, "ledger", days, volume["first_seqno"], volume["end_seqno"])
     with transaction(worker.connection) as cursor:
@@ -135,6 +137,12 @@ def _volumes(worker: Worker, domain: _Domain, days: int | None) -> Iterator[Remo
     records, size = (sum(volume[what] for volume in gone) for what in ("records", "bytes"))
     yield from _told(Removed(domain.code, "volumes of the ledger", len(gone), size))
     yield from _told(Removed(domain.code, "records of the ledger", records))
+
+
+_WAITED_FOR = (
+    "The ledger of domain %s from import batch %s to %s is kept, as records of import batch %s still wait; "
+    "see: rowledger parked"
+)
 
 
 def _drop_volume(worker: Worker, domain: _Domain, volume: dict[str, Any]) -> bool:

@@ -360,12 +360,14 @@ def parking(settings: Settings, tmp_path: Path) -> str:
 
 def test_a_volume_stays_as_long_as_a_record_of_it_waits_for_a_contract(
     worker: pipeline.Worker, connection: Connection, ended: Callable[..., Batch], span_over: Callable[[], int],
-    parking: str,
+    parking: str, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     batch = ended("F9;02-02-2026;20;;\n", template=parking)
     assert batch.counts["parked"] == 1
     span_over()
-    assert told(housekeeping.clean(worker, KEEP)) == {"refused records without cells": 1}
+    with caplog.at_level("INFO", "rowledger"):
+        assert told(housekeeping.clean(worker, KEEP)) == {"refused records without cells": 1}
+    assert "from import batch 1 to 20 is kept, as records of import batch 1 still wait" in caplog.text
     assert len(volumes(connection)) == 2
     with transaction(connection) as cursor:
         cursor.execute("UPDATE parked_record SET outcome = 'withdrawn'")

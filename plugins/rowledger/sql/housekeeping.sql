@@ -68,6 +68,16 @@ WHERE domain_id = %(domain_id)s AND removed_at IS NULL
                   WHERE b.domain_id = v.domain_id AND finished_at IS NULL)
 ORDER BY first_seqno
 
+-- name: waited_for
+-- Volumes that stay because of parked records which still wait, of batches that ended so many days ago; the first of these.
+SELECT first_seqno, end_seqno - 1 AS last_seqno, min(seqno) AS seqno
+FROM ledger_volume AS v
+JOIN parked_record AS p ON p.domain_id = v.domain_id AND seqno >= first_seqno AND seqno < end_seqno AND outcome = 'parked'
+JOIN import_batch AS b USING (seqno)
+WHERE v.domain_id = %(domain_id)s AND removed_at IS NULL AND processed_at < now() - make_interval(days => %(days)s)
+GROUP BY first_seqno, end_seqno
+ORDER BY first_seqno
+
 -- name: volumes_to_drop
 -- Those whose every batch is noted as removed.
 SELECT first_seqno, end_seqno, name, pg_total_relation_size(name::regclass) AS bytes, records
