@@ -78,7 +78,9 @@ def ask(connection: Connection, seqno: int, *, by: str, why: str) -> RollBack:
     """
     why = refuse_no_reason(why)
     with transaction(connection) as cursor:
-        _refuse_impossible(cursor, batches.take(cursor, seqno))
+        batch = batches.take(cursor, seqno)
+        if not row(cursor, _SQL["roll_back"], {"seqno": seqno}):
+            _refuse_impossible(cursor, batch)
         cursor.execute(_SQL["ask"], {"seqno": seqno, "by": by, "why": why})
         if cursor.rowcount:
             batches.note(cursor, seqno, "roll back asked", by, why)

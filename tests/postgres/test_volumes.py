@@ -517,6 +517,18 @@ def test_what_needs_the_records_is_refused_in_words(
     assert batches.get(connection, again).records_in_file is None
 
 
+def test_a_roll_back_that_is_done_is_told_also_when_the_records_are_gone(
+    worker: pipeline.Worker, connection: Connection, ended: Callable[..., Batch], span_over: Callable[[], int]
+) -> None:
+    batch = ended()
+    roll_back.ask(connection, batch.seqno, by="anna", why="wrong file")
+    done = roll_back.work(worker, batch.seqno)
+    span_over()
+    assert told(housekeeping.clean(worker, KEEP)).items() >= DROPPED.items()
+    assert roll_back.ask(connection, batch.seqno, by="bert", why="again") == done
+    assert violated(connection) == []
+
+
 def test_a_failed_batch_cannot_be_opened_again(
     worker: pipeline.Worker, ended: Callable[..., Batch], span_over: Callable[[], int]
 ) -> None:
