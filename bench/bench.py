@@ -81,6 +81,8 @@ def by_hand(url: str, kind: str, file: Path, seqno: int) -> float:
     """COPY, INSERT … ON CONFLICT, joined ledger insert, in one transaction. Returns seconds."""
     parts = (HERE / f"{kind}.sql").read_text(encoding="utf-8").split("-- then\n")
     with contextlib.closing(db.connect(url)) as connection:
+        with db.transaction(connection) as cursor:
+            cursor.execute("SELECT open_ledger_volume(%(seqno)s, 1)", {"seqno": seqno})
         started = time.perf_counter()
         with db.transaction(connection) as cursor:
             cursor.execute(parts[0])

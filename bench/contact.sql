@@ -13,6 +13,6 @@ ON CONFLICT (domain_id, external_id) DO UPDATE
 SET email = excluded.email, first_name = excluded.first_name, last_name = excluded.last_name, company = excluded.company,
     phone = excluded.phone, mobile = excluded.mobile, street = excluded.street, postal_code = excluded.postal_code,
     city = excluded.city, country = excluded.country, birth_date = excluded.birth_date, updated_at = now();
-INSERT INTO import_record (seqno, record_no, outcome, target_id)
-SELECT %(seqno)s, record_no, CASE WHEN created_at = updated_at THEN 'created' ELSE 'updated' END, contact_id
+INSERT INTO import_record (seqno, domain_id, record_no, outcome, target_id)
+SELECT %(seqno)s, 1, record_no, CASE WHEN created_at = updated_at THEN 'created' ELSE 'updated' END, contact_id
 FROM lines JOIN contact ON domain_id = 1 AND contact.external_id = lines.external_id;

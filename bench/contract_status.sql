@@ -13,6 +13,6 @@ UPDATE contract
 SET status_id = h.status_id, date_result = h.date_result, seqno = h.seqno, record_no = h.record_no
 FROM status_history AS h
 WHERE h.seqno = %(seqno)s AND h.contract_id = contract.contract_id;
-INSERT INTO import_record (seqno, record_no, outcome, target_id)
-SELECT %(seqno)s, lines.record_no, CASE WHEN h.history_id IS NULL THEN 'unchanged' ELSE 'updated' END, h.contract_id
+INSERT INTO import_record (seqno, domain_id, record_no, outcome, target_id)
+SELECT %(seqno)s, 1, lines.record_no, CASE WHEN h.history_id IS NULL THEN 'unchanged' ELSE 'updated' END, h.contract_id
 FROM lines LEFT JOIN status_history AS h ON h.seqno = %(seqno)s AND h.record_no = lines.record_no;

@@ -55,7 +55,7 @@ UPLOAD_BYTES = 150_000_000
 
 # The database ---------------------------------------------------------------------------------------------------
 
-FILL = ("more_codes", "plan", "records_of_contacts", "records_of_contracts", "records_of_statuses", "batches",
+FILL = ("more_codes", "plan", "volumes", "records_of_contacts", "records_of_contracts", "records_of_statuses", "batches",
         "reasons", "contacts", "contracts", "feeds")  # fmt: skip
 SAMPLE = "Customer number,Email,First name,Last name,Country\n" + "".join(
     f"K{n:08d},person{n}@example.org,Anna{n},Muster{n},DE\n" for n in range(100)

@@ -40,10 +40,17 @@ SELECT seqno,
 FROM (SELECT current_setting('bench.batches')::integer AS batches, current_setting('bench.contacts')::integer AS contacts) AS size,
      generate_series(1, batches) AS seqno, LATERAL (SELECT mod(seqno, 20) AS place) AS placed;
 
+-- name: volumes
+-- Of a month each.
+SELECT make_ledger_volume(first_seqno, first_seqno + 4114, domain_id)
+FROM generate_series(1, (SELECT max(seqno) FROM bench_plan), 4114) AS first_seqno, domain
+WHERE domain.code IN ('DEMO', 'TRAVEL')
+ORDER BY first_seqno, domain_id;
+
 -- name: records_of_contacts
 -- Contacts 20q + 1 to 20q + 16 of the large batch are there; those of the first hundreds come again and again.
-INSERT INTO import_record (seqno, record_no, outcome, target_id, reasons, warnings, raw, before, recorded_at)
-SELECT seqno, record_no, outcome,
+INSERT INTO import_record (seqno, domain_id, record_no, outcome, target_id, reasons, warnings, raw, before, recorded_at)
+SELECT seqno, (SELECT domain_id FROM domain WHERE code = domain), record_no, outcome,
        CASE WHEN outcome IN ('updated', 'unchanged') THEN
                 CASE WHEN domain = 'TRAVEL' THEN contacts + mod(seqno, 900) / 20 * 20 + 1 + mod(record_no, 20)
                      ELSE 20 * mod(CASE WHEN mod(n, 100) = 0 THEN mod(n, 5) ELSE n::bigint * 7919 END, contacts / 20) + 1 + mod(n, 16) END
@@ -82,8 +89,8 @@ ORDER BY seqno, record_no;
 
 -- name: records_of_contracts
 -- Each batch creates up to thirty. The ids begin behind those of the demo's.
-INSERT INTO import_record (seqno, record_no, outcome, target_id, reasons, raw, recorded_at)
-SELECT seqno, record_no, outcome,
+INSERT INTO import_record (seqno, domain_id, record_no, outcome, target_id, reasons, raw, recorded_at)
+SELECT seqno, (SELECT domain_id FROM domain WHERE code = 'DEMO'), record_no, outcome,
        CASE WHEN outcome <> 'rejected' THEN 1000000 + ((seqno / 20) * 2 + mod(seqno, 20) - 18) * 30 + least(record_no, 20) END,
        CASE WHEN outcome = 'rejected' THEN jsonb_build_array(jsonb_build_object('rule', 'format', 'column', 'Sign-up date', 'value', '2025-13-40', 'message', 'Sign-up date "2025-13-40" is no date.')) END,
        CASE WHEN outcome = 'rejected' THEN jsonb_build_array('C' || seqno, '2025-13-40', '', '') END,
@@ -108,8 +115,8 @@ FROM (
     WHEN fate = 'refused' THEN 'rejected'
     WHEN n < 500 THEN 'updated' WHEN n < 560 THEN 'historic' WHEN n < 900 THEN 'unchanged' WHEN n < 980 THEN 'rejected'
     WHEN n < 995 THEN 'ignored' ELSE 'parked' END AS outcome) AS told;
-INSERT INTO import_record (seqno, record_no, outcome, target_id, reasons, raw, recorded_at)
-SELECT seqno, record_no, outcome, CASE WHEN outcome IN ('updated', 'historic', 'unchanged') THEN contract_id END,
+INSERT INTO import_record (seqno, domain_id, record_no, outcome, target_id, reasons, raw, recorded_at)
+SELECT seqno, (SELECT domain_id FROM domain WHERE code = 'DEMO'), record_no, outcome, CASE WHEN outcome IN ('updated', 'historic', 'unchanged') THEN contract_id END,
        CASE outcome
            WHEN 'rejected' THEN jsonb_build_array(jsonb_build_object('rule', 'unknown_contract', 'column', 'Form ID', 'value', 'X' || p, 'message', 'There is no contract "X' || p || '".'))
            WHEN 'ignored' THEN jsonb_build_array(jsonb_build_object('rule', 'unknown_status', 'column', 'Result code', 'value', '99', 'message', 'There is no status "99".'))
@@ -199,19 +206,19 @@ SELECT target_id, domain_id, 'K' || lpad(target_id::text, 8, '0'), 'person' || t
        'Anna' || mod(target_id, 800), 'Muster' || mod(target_id, 5000), 'Example ' || mod(target_id, 3000) || ' Ltd',
        '+4930' || lpad(target_id::text, 8, '0'), 'Long Street ' || mod(target_id, 200), (10000 + mod(target_id, 80000))::text,
        'Town ' || mod(target_id, 900), 'DE', date '1950-01-01' + mod(target_id, 15000)::integer, '{customer}', '{"loyalty_card": "4711"}', recorded_at
-FROM import_record JOIN import_batch USING (seqno)
+FROM import_record JOIN import_batch USING (seqno, domain_id)
 WHERE kind = 'contact' AND outcome = 'created'
 ORDER BY seqno, record_no;
 SELECT setval(pg_get_serial_sequence('contact', 'contact_id'), max(contact_id)) FROM contact;
 INSERT INTO contact_origin (contact_id, origin_id, seqno, record_no, added_at)
 SELECT target_id, origin_id, seqno, record_no, recorded_at
-FROM import_record JOIN import_batch USING (seqno)
+FROM import_record JOIN import_batch USING (seqno, domain_id)
 JOIN (SELECT domain_id, min(origin_id) AS origin_id FROM origin WHERE active GROUP BY domain_id) AS first USING (domain_id)
 WHERE kind = 'contact' AND outcome = 'created'
 ORDER BY seqno, record_no;
 INSERT INTO subscription_history (contact_id, subscription_id, opted_in, recorded_at, seqno, record_no)
 SELECT target_id, subscription_id, true, recorded_at, seqno, record_no
-FROM import_record JOIN import_batch USING (seqno) JOIN subscription USING (domain_id)
+FROM import_record JOIN import_batch USING (seqno, domain_id) JOIN subscription USING (domain_id)
 WHERE kind = 'contact' AND outcome = 'created' AND mod(target_id, 3) = 0 AND list_id IN ('NEWS', 'JOURNEYS')
 ORDER BY seqno, record_no;
 INSERT INTO contact_subscription (contact_id, subscription_id, opted_in, changed_at)
@@ -222,7 +229,7 @@ INSERT INTO contract (contract_id, domain_id, form_id, sign_up_date, contact_id)
 OVERRIDING SYSTEM VALUE
 SELECT target_id, domain_id, 'C' || target_id, '2023-01-01',
        20 * mod(target_id * 7919, current_setting('bench.contacts')::bigint / 20) + 1 + mod(target_id, 16)
-FROM import_record JOIN import_batch USING (seqno)
+FROM import_record JOIN import_batch USING (seqno, domain_id)
 WHERE kind = 'contract' AND outcome = 'created'
 ORDER BY seqno, record_no;
 SELECT setval(pg_get_serial_sequence('contract', 'contract_id'), max(contract_id)) FROM contract;

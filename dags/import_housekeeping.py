@@ -9,6 +9,9 @@ keep any longer. `include/retention.yml` says for how many days; what it does no
   be reprocessed any more, nor opened again if it has failed, and it says so.
 - *cells*: the cells of its rejected, ignored and parked records, and what reasons, warnings and examples quote of them.
   Outcome, rule and column of every record stay.
+- *ledger*: what became of every record, a volume at a time: when all batches of the domain in a span of about a month have
+  ended so many days ago. Batches, their counts and why how many records were not loaded stay; the records cannot be seen,
+  exported, mended or rolled back any more.
 - *staging*: the staged records of a batch that has failed. It cannot be opened again then.
 - *upload keys*: Idempotency-Keys, counted from their use.
 
@@ -16,7 +19,8 @@ And whatever the retention says: staging tables of batches that have succeeded o
 no batch within a day, and what uploads and dry runs have left that were killed.
 
 Batches that have not ended, that are being rolled back, or for which something is still to be read from their file are
-left alone until another day. Batches and their ledger, contacts, contracts and histories are never removed.
+left alone until another day, and so is a volume of the ledger that somebody reads just then. Batches, contacts, contracts
+and histories are never removed.
 
 **Writes** what was removed: as the last lines of the log of `clean`, in the table `housekeeping_removed`, and as an event
 of each batch.

@@ -209,15 +209,31 @@ def children(connection: Connection, seqno: int) -> list[int]:
 
 
 def removed(connection: Connection, seqno: int) -> list[str]:
-    """What the batch does not keep any more: its file, the cells of its refused records, its staging."""
+    """What the batch does not keep any more: its file, the cells of its refused records, its staging, its ledger."""
     with transaction(connection) as cursor:
         return [one["what"] for one in rows(cursor, _SQL["removed"], {"seqno": seqno})]
 
 
 def refuse_removed_cells(connection: Connection, seqno: int) -> None:
     """Raises NotPossible if the cells of the batch's refused records are not kept any more."""
+    refuse_removed_records(connection, seqno)
     if "cells" in removed(connection, seqno):
         raise NotPossible(f"The cells of the rejected records of import batch {seqno} are not kept any more.")
+
+
+def refuse_removed_records(connection: Connection, seqno: int) -> None:
+    """Raises NotPossible if the records of the batch are not kept any more."""
+    with transaction(connection) as cursor:
+        if gone := records_not_kept(cursor, seqno):
+            raise NotPossible(gone)
+
+
+def records_not_kept(cursor: Cursor, seqno: int) -> str | None:
+    """The sentence which says that the ledger does not have the records of the batch any more, if so."""
+    for gone in rows(cursor, _SQL["removed"], {"seqno": seqno}):
+        if gone["what"] == "ledger":
+            return f"The records of import batch {seqno} are not kept any more; its domain keeps them for {gone['days']} days."
+    return None
 
 
 def _refuse_other_domains(template: ImportTemplate, code: str) -> None:

@@ -68,7 +68,7 @@ def _found(cursor: Cursor, domain: str, key: str) -> dict[str, Any]:
 
 
 def _profile(cursor: Cursor, found: dict[str, Any], limit: int) -> Profile:
-    asked = {"contact_id": found["contact_id"], "limit": limit}
+    asked = {"contact_id": found["contact_id"], "domain_id": found["domain_id"], "limit": limit}
     fields = _fields(found)
     records = rows(cursor, _SQL["records"], asked)
     _add_changes(records, fields)

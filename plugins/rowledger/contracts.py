@@ -163,5 +163,6 @@ def _profile(cursor: Cursor, contract_id: int) -> Contract:
         raise UnknownCode("There is no such contract.")
     history = tuple(HistoryEntry.from_row(r) for r in rows(cursor, _SQL["history"], asked))
     withdrawn = tuple(WithdrawnEntry.from_row(r) for r in rows(cursor, _SQL["withdrawn"], asked))
+    asked["domain_id"] = found.pop("domain_id")
     touches = tuple(Touch(**r) for r in rows(cursor, _SQL["touches"], asked))
     return Contract(**found, history=history, withdrawn=withdrawn, touches=touches)

@@ -1,9 +1,9 @@
 """What need not be kept any more, removed: by the retention of each domain (``include/retention.yml``).
 
 In: batches that have ended, as many days ago as their domain says, and the folder of kept files. Out: files, cells of
-refused records, staging tables and Idempotency-Keys that are gone; a row per batch of what it does not keep any more,
-an event of it, and a report of the run. Batches that have not ended, that are being rolled back, or for which something
-is still to be read from their file are left alone.
+refused records, staging tables, volumes of the ledger and Idempotency-Keys that are gone; a row per batch of what it does
+not keep any more, an event of it, and a report of the run. Batches that have not ended, that are being rolled back, or for
+which something is still to be read from their file are left alone.
 
 First it is decided, in short transactions under the fences of the batches, and then done: whoever comes after a run that
 was killed does the rest. A file is let go when no batch needs it: several may share one.
@@ -23,7 +23,7 @@ from psycopg2 import sql
 
 from rowledger import batches, staging, uploads
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction, trial
-from rowledger.errors import SetupError, UnknownCode
+from rowledger.errors import SetupError, TryAgain, UnknownCode
 from rowledger.pipeline import Worker, again
 from rowledger.retention import Retention
 
@@ -87,6 +87,7 @@ def _domains(connection: Connection, retention: Retention) -> list[_Domain]:
 
 def _clean(worker: Worker, retention: Retention, domains: list[_Domain]) -> Iterator[Removed]:
     for domain in domains:
+        yield from _volumes(worker, domain, retention.days(domain.code, "ledger"))
         for what, key, do in (
             ("cells", "cells", _strip),
             ("staging", "staging", _drop),
@@ -116,9 +117,66 @@ def _told(removed: Removed) -> Iterator[Removed]:
         yield removed
 
 
-def _decide(worker: Worker, domain: _Domain, what: str, days: int) -> Removed:
-    asked = {"domain_id": domain.domain_id, "what": what, "days": days, "by": worker.by, "size": SIZE}
-    items = size = after = 0
+def _volumes(worker: Worker, domain: _Domain, days: int | None) -> Iterator[Removed]:
+    """Drop the volumes of the ledger whose every batch is over, and those that a run before had no time for.
+
+    Nobody is kept waiting for long: one that is in use goes the next time.
+    """
+    asked: dict[str, Any] = {"domain_id": domain.domain_id, "what": "ledger", "days": days}
+    if days:
+        due = sql.SQL(_SQL["due_volumes"]).format(quiet=sql.SQL(_SQL["quiet"]))
+        with transaction(worker.connection) as cursor:
+            found = rows(cursor, due, asked)
+            for one in rows(cursor, _SQL["waited_for"], asked):
+                log.info(_WAITED_FOR, domain.code, one["first_seqno"], one["last_seqno"], one["seqno"])
+        for volume in found:
+            _decide(worker, domain, "ledger", days, volume["first_seqno"], volume["end_seqno"])
+    with transaction(worker.connection) as cursor:
+        noted = rows(cursor, _SQL["volumes_to_drop"], asked)
+    gone = [volume for volume in noted if _drop_volume(worker, domain, volume)]
+    records, size = (sum(volume[what] for volume in gone) for what in ("records", "bytes"))
+    yield from _told(Removed(domain.code, "volumes of the ledger", len(gone), size))
+    yield from _told(Removed(domain.code, "records of the ledger", records))
+
+
+_WAITED_FOR = (
+    "The ledger of domain %s from import batch %s to %s is kept, as records of import batch %s still wait; "
+    "see: rowledger parked"
+)
+
+
+def _drop_volume(worker: Worker, domain: _Domain, volume: dict[str, Any]) -> bool:
+    try:
+        with transaction(worker.connection) as cursor:
+            cursor.execute(_SQL["impatience"])
+            if not worker.connection.trial:
+                name = sql.Identifier(*volume["name"].split("."))
+                cursor.execute(sql.SQL(_SQL["drop_volume"]).format(name=name))
+            for query in ("volume_dropped", "records_removed"):
+                cursor.execute(_SQL[query], volume | {"domain_id": domain.domain_id})
+    except TryAgain as busy:
+        if worker.connection.closed:
+            raise
+        log.info("The table %s is in use and goes the next time. %s", volume["name"], busy)
+        return False
+    if not worker.connection.trial:
+        log.info("The table %s is dropped: the ledger of batches that are over", volume["name"])
+    return True
+
+
+def _decide(
+    worker: Worker, domain: _Domain, what: str, days: int, first: int = 1, before: int = 2**62
+) -> Removed:
+    asked = {
+        "domain_id": domain.domain_id,
+        "what": what,
+        "days": days,
+        "by": worker.by,
+        "size": SIZE,
+        "before": before,
+    }
+    items = size = 0
+    after = first - 1
     while True:
         found = again(worker, partial(_decide_some, worker, asked | {"after": after}))
         if found is None:

@@ -25,7 +25,7 @@ def write_rejects(cursor: Cursor, batch: Batch, rejects: Iterable[Reject]) -> No
         cursor,
         _SQL["copy_rejects"],
         (
-            (batch.seqno, reject.record_no, Outcome.REJECTED, _json(_shown(r) for r in reject.reasons),
+            (batch.seqno, reject.record_no, batch.domain_id, Outcome.REJECTED, _json(_shown(r) for r in reject.reasons),
              _json(_shown(w) for w in reject.warnings) if reject.warnings else "", _json(reject.raw))
             for reject in rejects
         ),
@@ -34,7 +34,12 @@ def write_rejects(cursor: Cursor, batch: Batch, rejects: Iterable[Reject]) -> No
 
 def add_unprocessed(cursor: Cursor, batch: Batch, records: int) -> int:
     """Give every record without an outcome the outcome unprocessed, as of the end of its batch; returns their number."""
-    asked = {"seqno": batch.seqno, "records": records, "ended": batch.processed_at}
+    asked = {
+        "seqno": batch.seqno,
+        "domain_id": batch.domain_id,
+        "records": records,
+        "ended": batch.processed_at,
+    }
     cursor.execute(_SQL["add_unprocessed"], asked)
     return cursor.rowcount
 

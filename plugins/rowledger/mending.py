@@ -194,6 +194,8 @@ def _check(cursor: Cursor, batch: Batch, numbers: list[int]) -> None:
         raise NotPossible(
             f"Import batch {batch.seqno} has not ended yet; its rejected records can be mended then."
         )
+    if gone := batches.records_not_kept(cursor, batch.seqno):
+        raise NotPossible(gone)
     if len(set(numbers)) < len(numbers):
         raise NotPossible("A record is named twice; name each once.")
     found = row(cursor, _SQL["not_to_mend"], {"seqno": batch.seqno, "record_nos": numbers})

@@ -2,7 +2,7 @@
 
     others: {staging: 30, upload_keys: 30}
     domains:
-      DEMO: {files: 400, cells: 90}
+      DEMO: {files: 400, cells: 90, ledger: 1100}
 
 Days are counted from the end of a batch; from its use for an ``upload_key``. What a domain does not mention is as for
 ``others``; what those do not mention either is kept for ever.
@@ -22,13 +22,15 @@ _Days = Annotated[int, Field(ge=1, le=36_500, strict=True)] | Literal["forever"]
 
 
 class Days(BaseModel):
-    """For how many days uploaded files, cells of refused records, staging of failed batches, Idempotency-Keys are kept."""
+    """For how many days uploaded files, cells of refused records, staging of failed batches, records of the ledger and
+    Idempotency-Keys are kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     files: _Days = "forever"
     cells: _Days = "forever"
     staging: _Days = "forever"
+    ledger: _Days = "forever"
     upload_keys: _Days = "forever"
 
 
@@ -41,10 +43,16 @@ class Retention(BaseModel):
     domains: dict[str, Days] = {}
 
     def days(self, domain: str, what: str) -> int | None:
-        """For how many days something is kept in a domain; None is for ever."""
+        """For how many days something is kept in a domain; None is for ever. Cells and staging go with the ledger."""
+        said = [
+            self._said(domain, one) for one in ((what, "ledger") if what in ("cells", "staging") else (what,))
+        ]
+        return min((int(days) for days in said if days != "forever"), default=None)
+
+    def _said(self, domain: str, what: str) -> int | str:
         own = self.domains.get(domain)
-        days = getattr(own if own and what in own.model_fields_set else self.others, what)
-        return None if days == "forever" else int(days)
+        days: int | str = getattr(own if own and what in own.model_fields_set else self.others, what)
+        return days
 
 
 def read(path: Path) -> Retention:

@@ -78,7 +78,9 @@ def ask(connection: Connection, seqno: int, *, by: str, why: str) -> RollBack:
     """
     why = refuse_no_reason(why)
     with transaction(connection) as cursor:
-        _refuse_unended(batches.take(cursor, seqno))
+        batch = batches.take(cursor, seqno)
+        if not row(cursor, _SQL["roll_back"], {"seqno": seqno}):
+            _refuse_impossible(cursor, batch)
         cursor.execute(_SQL["ask"], {"seqno": seqno, "by": by, "why": why})
         if cursor.rowcount:
             batches.note(cursor, seqno, "roll back asked", by, why)
@@ -132,8 +134,9 @@ def plan(connection: Connection, seqno: int, limit: int) -> Plan:
 
 def planned(connection: Connection, seqno: int) -> Generator[dict[str, Any]]:
     """The same record by record, in flat memory. Raises UnknownCode or NotPossible."""
-    batch = batches.get(connection, seqno)
-    _refuse_unended(batch)
+    with transaction(connection) as cursor:
+        batch = batches.read(cursor, seqno)
+        _refuse_impossible(cursor, batch)
     told = set[int]()  # beside a record of an earlier chunk that wants a key back from them
     for after in range(0, batch.records_in_file or 0, PLAN_CHUNK):
         with transaction(connection) as cursor:
@@ -167,10 +170,18 @@ _WHY = {
 }
 
 
-def _refuse_unended(batch: Batch) -> None:
+def _refuse_impossible(cursor: Cursor, batch: Batch) -> None:
     if not batch.status.terminal:
         raise NotPossible(
             f"Import batch {batch.seqno} is {batch.status.replace('_', ' ')}; cancel it first, then it can be rolled back."
+        )
+    if gone := batches.records_not_kept(cursor, batch.seqno):
+        raise NotPossible(gone)
+    later = row(cursor, _SQL["lost"], {"domain_id": batch.domain_id, "started_at": batch.started_at})
+    if later and later["seqno"]:
+        raise NotPossible(
+            f"Import batch {batch.seqno} cannot be rolled back: import batch {later['seqno']} ended after it had begun, "
+            "and its records, which would say what it has changed since, are not kept any more."
         )
 
 
@@ -228,7 +239,9 @@ def _find(cursor: Cursor, batch: Batch, after: int, upto: int) -> None:
     parts = {name: sql.SQL(_SQL[name]) for name in ("records", "replayed")}
     later = {"later": _later(batch.kind), "later_status": _later("contract_status")}
     effects = sql.SQL(loader.EFFECTS).format(**parts, **later)
-    asked = {"seqno": batch.seqno, "domain_id": batch.domain_id, "after": after, "upto": upto}
+    asked = {"seqno": batch.seqno, "domain_id": batch.domain_id, "started_at": batch.started_at}
+    oldest = (row(cursor, _SQL["oldest"], asked) or {})["seqno"]
+    asked |= {"after": after, "upto": upto, "oldest": oldest}
     # However large a table is, a chunk finds its few rows by index; the planner would rather read all of it.
     cursor.execute("SET LOCAL enable_seqscan = off")
     cursor.execute(sql.SQL(_SQL["find"]).format(effects=effects), asked)

@@ -205,8 +205,8 @@ def test_records_of_a_reason_are_those_that_have_it_however_many_numbers_were_ke
     with transaction(connection) as cursor:
         cursor.execute(f"UPDATE import_batch_reason SET record_nos = {kept}")
         cursor.execute(
-            "INSERT INTO import_record (seqno, record_no, outcome, target_id, reasons, raw)"
-            " SELECT %s, record_no, outcome, target_id, reasons, raw FROM import_record WHERE seqno = %s AND record_no < 50",
+            "INSERT INTO import_record (seqno, record_no, domain_id, outcome, target_id, reasons, raw)"
+            " SELECT %s, record_no, domain_id, outcome, target_id, reasons, raw FROM import_record WHERE seqno = %s AND record_no < 50",
             (at_work.seqno, batch.seqno),
         )
     assert batch.counts["rejected"] > 20
@@ -226,9 +226,10 @@ def test_records_of_an_outcome_that_is_rare_in_a_large_batch_are_found_by_their_
     rare = [3, 4000, 10_001]
     with transaction(connection) as cursor:
         cursor.execute(
-            "INSERT INTO import_record (seqno, record_no, outcome)"
-            " SELECT %s, n, CASE WHEN n = ANY(%s) THEN 'updated' ELSE 'unchanged' END FROM generate_series(1, 10002) AS n",
-            (seqno, rare),
+            "INSERT INTO import_record (seqno, domain_id, record_no, outcome)"
+            " SELECT seqno, domain_id, n, CASE WHEN n = ANY(%s) THEN 'updated' ELSE 'unchanged' END"
+            " FROM import_batch, generate_series(1, 10002) AS n WHERE seqno = %s",
+            (rare, seqno),
         )
         cursor.execute("UPDATE import_batch SET records_in_file = 10002, updated = 3, unchanged = 9999")
 

@@ -59,6 +59,7 @@ _FEEDS, _PLACES, _FEED_TABLES = (
 )
 _STORES = "unit/test_stores.py"
 _HOUSE, _LOGS, _ERASED = "postgres/test_housekeeping.py", "postgres/test_logs.py", "postgres/test_erasure.py"
+_VOLUMES = "postgres/test_volumes.py"
 
 GUARDS = (
     # The fence
@@ -269,21 +270,36 @@ GUARDS = (
     ),
     # The ledger
     Guard(
+        "every batch has a volume for its records (a trigger)",
+        f"{_LEDGER}::test_a_batch_is_never_deleted",
+        ("sql/migrations/0025_volumes.sql", "    PERFORM open_ledger_volume(NEW.seqno, NEW.domain_id);\n", ""),
+    ),
+    Guard(
+        "a record elsewhere than its batch is refused (a trigger)",
+        f"{_VOLUMES}::test_a_batch_cannot_end_with_a_record_in_the_volume_of_another_domain",
+        ("sql/migrations/0025_volumes.sql", "AND domain_id <> NEW.domain_id", "AND false"),
+    ),
+    Guard(
+        "two registrars open one volume",
+        f"{_VOLUMES}::test_two_who_need_the_same_volume_at_once_open_it_once",
+        ("sql/migrations/0025_volumes.sql", "            PERFORM pg_advisory_xact_lock(hashtextextended('rowledger ledger', 25));\n", "            NULL;\n"),
+    ),
+    Guard(
         "the ledger rows of a merge of contacts",
         f"{_LEDGER}::test_a_batch_is_never_deleted",
-        ("sql/contact.sql", "    INSERT INTO import_record (seqno, record_no, outcome, target_id, before, warnings, reasons)\n", ""),
+        ("sql/contact.sql", "    INSERT INTO import_record (seqno, record_no, domain_id, outcome, target_id, before, warnings, reasons)\n", ""),
         ("sql/contact.sql", "    FROM decided\n    ORDER BY record_no\n    RETURNING outcome\n", "    FROM decided\n"),
     ),
     Guard(
         "the ledger rows of a merge of contracts",
         "postgres/test_contract.py::test_a_new_contract_is_created_at_the_initial_status_of_its_sign_up_date",
-        ("sql/contract.sql", "    INSERT INTO import_record (seqno, record_no, outcome, target_id, before, warnings, reasons)\n", ""),
+        ("sql/contract.sql", "    INSERT INTO import_record (seqno, record_no, domain_id, outcome, target_id, before, warnings, reasons)\n", ""),
         ("sql/contract.sql", "    FROM explained\n    ORDER BY record_no\n    RETURNING outcome\n", "    FROM explained\n"),
     ),
     Guard(
         "the ledger rows of a merge of contract statuses",
         "postgres/test_contract_status.py::test_a_status_moves_its_contract_and_enters_the_history",
-        ("sql/contract_status.sql", "    INSERT INTO import_record (seqno, record_no, outcome, target_id, warnings, reasons)\n", ""),
+        ("sql/contract_status.sql", "    INSERT INTO import_record (seqno, record_no, domain_id, outcome, target_id, warnings, reasons)\n", ""),
         ("sql/contract_status.sql", "    FROM explained\n    ORDER BY record_no\n    RETURNING outcome\n", "    FROM explained\n"),
     ),
     Guard(
@@ -334,7 +350,7 @@ GUARDS = (
     Guard(
         "a refusal has reasons",
         f"{_LEDGER}::test_a_reject_without_a_reason_is_refused",
-        ("sql/migrations/0008_reasons.sql", "    outcome NOT IN ('rejected', 'ignored', 'parked') OR coalesce(jsonb_array_length(reasons), 0) > 0) NOT VALID;", "    true);"),
+        ("sql/migrations/0025_volumes.sql", "        outcome NOT IN ('rejected', 'ignored', 'parked') OR coalesce(jsonb_array_length(reasons), 0) > 0) NOT VALID;", "        true);"),
     ),
     Guard(
         "a batch is not closed before it is loaded",
@@ -364,7 +380,7 @@ GUARDS = (
     Guard(
         "records are recorded when they are written",
         f"{_LEDGER}::test_what_waited_for_its_turn_is_recorded_when_it_was_written",
-        ("sql/migrations/0009_recorded_at.sql", "ALTER TABLE import_record ALTER COLUMN recorded_at SET DEFAULT statement_timestamp();", ""),
+        ("sql/migrations/0025_volumes.sql", "    recorded_at timestamptz NOT NULL DEFAULT statement_timestamp(),", "    recorded_at timestamptz NOT NULL DEFAULT now(),"),
     ),
     Guard(
         "statuses are recorded when they are written",

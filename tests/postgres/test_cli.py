@@ -273,6 +273,28 @@ def test_a_file_that_is_not_kept_any_more_cannot_be_reprocessed(
     assert told.err == "The file of import batch 1 is not kept any more; upload it again.\n"
 
 
+def test_records_that_are_not_kept_any_more_are_told_of_and_not_looked_for(
+    call: Call, write: Write, connection: Connection
+) -> None:
+    call("submit", write("Customer number,Last name\nK1,Ada\nK 2,Brontë\nK3,\n"), *CONTACTS)
+    call("work", "1")
+    assert "To mend the rejected records" in call("show", "1").out
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO import_batch_removed (seqno, what, why, days) VALUES (1, 'ledger', 'retention', 30);"
+            " INSERT INTO import_batch_event (seqno, event, by) VALUES (1, 'records not kept', 'airflow')"
+        )
+    sentence = "The records of import batch 1 are not kept any more; its domain keeps them for 30 days.\n"
+    for asked in (["records", "1"], ["rejects", "1"], ["rerun", "1"], ["roll-back", "1", "--why", "x"],
+                  ["roll-back", "1", "--dry-run"]):  # fmt: skip
+        told = call(*asked)
+        assert (told.code, told.err) == (2, sentence), asked
+    shown = call("show", "1").out
+    assert "records not kept by airflow" in shown
+    assert "To mend the rejected records" not in shown
+    assert call("show", "1", "--json").json["counts"]["rejected"] == 2
+
+
 def test_rejected_records_are_rerun_as_they_were_or_mended(call: Call, write: Write) -> None:
     call(
         "submit", write("Customer number,Last name\nK1,Ada\nK 2,Brontë\nK3,\n"), *CONTACTS, "--origin", "FAIR"
@@ -1072,7 +1094,8 @@ def test_without_a_database_url_everything_runs_on_the_embedded_server(tmp_path:
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly(worked: Call, connection: Connection) -> None:
     with connection, connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO import_record (seqno, record_no, outcome) SELECT 2, n, 'created' FROM generate_series(5, 60000) AS n"
+            "INSERT INTO import_record (seqno, domain_id, record_no, outcome)"
+            " SELECT seqno, domain_id, n, 'created' FROM import_batch, generate_series(5, 60000) AS n WHERE seqno = 2"
         )
     command = [sys.executable, "-c", "from rowledger.cli import main; main()", "records", "2"]
     with subprocess.Popen(

@@ -21,6 +21,7 @@ from rowledger import (
     db,
     demo,
     dry_run,
+    housekeeping,
     ledger,
     loading,
     pipeline,
@@ -35,6 +36,7 @@ from rowledger import (
 from rowledger.db import Connection, transaction
 from rowledger.errors import FileError, SetupError
 from rowledger.model import BatchStatus
+from rowledger.retention import Retention
 from rowledger.settings import Settings
 from rowledger.suites import suite_hash
 
@@ -167,6 +169,31 @@ def test_timers_replays_dry_runs_and_control_requests_need_no_more(
     pipeline.validate(worker, seqno)
     control.cancel(connection, seqno, by="tester")
     assert batches.get(connection, seqno).status is BatchStatus.CANCELLED
+    assert [check for check in ledger.check(connection) if check["violations"]] == []
+
+
+def test_a_volume_of_the_ledger_is_dropped_by_who_made_it(worker: pipeline.Worker, tmp_path: Path) -> None:
+    connection, settings = worker.connection, worker.settings
+    template = templates.find_template(settings.templates, "contacts", loading.kinds())
+    for n in range(2):  # each in a span of its own
+        with transaction(connection) as cursor:
+            cursor.execute("SELECT setval('import_batch_seqno_seq', max(end_seqno)) FROM ledger_volume")
+        (file := tmp_path / "contacts.csv").write_text(f"Customer number,Last name\nV{n},V\n")
+        upload = uploads.keep_file(file, settings.uploads)
+        seqno = batches.register(
+            connection, upload, template, suite_hash(template), "DEMO", by="tester", through="command line"
+        )
+        pipeline.work(worker, seqno)
+    with transaction(connection) as cursor:
+        cursor.execute("ALTER TABLE import_batch DISABLE TRIGGER import_batch_close")
+        cursor.execute(
+            "UPDATE import_batch SET uploaded_at = uploaded_at - past, processed_at = processed_at - past"
+            " FROM make_interval(days => 40) AS past"
+        )
+        cursor.execute("ALTER TABLE import_batch ENABLE TRIGGER import_batch_close")
+        cursor.execute("UPDATE import_record SET recorded_at = recorded_at - make_interval(days => 40)")
+    removed = housekeeping.clean(worker, Retention.model_validate({"others": {"ledger": 30}}))
+    assert {one.what for one in removed} >= {"volumes of the ledger", "records of the ledger"}
     assert [check for check in ledger.check(connection) if check["violations"]] == []
 
 

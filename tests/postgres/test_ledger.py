@@ -119,10 +119,12 @@ def test_a_batch_is_never_deleted(connection: Connection, submit: Submit, work: 
 
 @pytest.mark.parametrize("reasons", ["'[]'", "NULL"])
 def test_a_reject_without_a_reason_is_refused(connection: Connection, submit: Submit, reasons: str) -> None:
+    submit(STATUSES, "result_codes")
     with pytest.raises(RecordRefused) as refusal:
         run(
             connection,
-            f"INSERT INTO import_record (seqno, record_no, outcome, reasons) VALUES (1, 1, 'rejected', {reasons})",
+            "INSERT INTO import_record (seqno, domain_id, record_no, outcome, reasons)"
+            f" SELECT seqno, domain_id, 1, 'rejected', {reasons} FROM import_batch",
         )
     assert refusal.value.constraint == "import_record_reject_explained"
 
@@ -141,7 +143,9 @@ BROKEN = {
     "conservation": "DELETE FROM import_record WHERE seqno = 1 AND record_no = 4",
     "dense_record_numbers": "UPDATE import_record SET record_no = 9 WHERE seqno = 1 AND record_no = 4",
     "counts_match_ledger": "UPDATE import_batch SET updated = updated - 1, created = created + 1 WHERE seqno = 1",
-    "ledger_has_batch": "INSERT INTO import_record (seqno, record_no, outcome) VALUES (77, 1, 'created')",
+    "ledger_has_batch": "INSERT INTO import_record (seqno, domain_id, record_no, outcome) "
+    "SELECT 19, domain_id, 1, 'created' FROM import_batch WHERE seqno = 1",
+    "ledger_has_place": "UPDATE ledger_volume SET removed_at = now()",
     "terminal_unchanged": "UPDATE import_record SET recorded_at = now() + interval '1 s' WHERE seqno = 1 AND record_no = 1",
     "refusals_keep_raw_cells": "UPDATE import_record SET raw = NULL WHERE seqno = 1 AND outcome = 'ignored'",
     "one_history_entry_per_change": "DELETE FROM status_history WHERE seqno = 1 AND record_no = 1",
@@ -344,10 +348,12 @@ def test_what_waited_for_its_turn_is_recorded_when_it_was_written(
 # Reading -------------------------------------------------------------------------------------------------------
 
 
-def test_records_are_streamed_in_the_order_of_the_file(connection: Connection) -> None:
+def test_records_are_streamed_in_the_order_of_the_file(connection: Connection, submit: Submit) -> None:
+    submit(STATUSES, "result_codes")
     run(
         connection,
-        "INSERT INTO import_record (seqno, record_no, outcome) SELECT 1, n, 'created' FROM generate_series(12000, 1, -1) AS n",
+        "INSERT INTO import_record (seqno, domain_id, record_no, outcome)"
+        " SELECT seqno, domain_id, n, 'created' FROM import_batch, generate_series(12000, 1, -1) AS n",
     )
     found = ledger.records(connection, 1)
     assert next(found)["record_no"] == 1

@@ -200,7 +200,8 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
     if undone:
         tell_rolled_back(undone)
     print_reasons("Why records were not loaded:", about.reasons)
-    if batch.status.terminal and (batch.counts[Outcome.REJECTED] or replayed.get(Outcome.REJECTED)):
+    kept = all(event["event"] not in ("records not kept", "cells not kept") for event in about.events)
+    if batch.status.terminal and kept and (batch.counts[Outcome.REJECTED] or replayed.get(Outcome.REJECTED)):
         out.print(
             f"To mend the rejected records: rowledger rejects {seqno} > mend.csv, then rowledger rerun {seqno} mend.csv"
         )

@@ -186,6 +186,7 @@ class Here:
         self, seqno: int, outcomes: list[str] | None, record: int | None, rolled_back: str | None
     ) -> Generator[dict[str, Any]]:
         self.batch(seqno)
+        batches.refuse_removed_records(self._connection, seqno)
         return ledger.records(self._connection, seqno, outcomes, record, rolled_back)
 
     def rejects(self, seqno: int, out: BinaryIO) -> int:

@@ -44,6 +44,7 @@ def rejects(batch: PersonalBatch, desk: DeskDep, connection: ConnectionDep) -> R
 @router.get("/outcomes.csv", responses=answers(200, OUTCOMES, "text/csv"), response_class=Response)
 def outcomes(batch: PersonalBatch, connection: ConnectionDep) -> Response:
     """What became of every record, as CSV."""
+    batches.refuse_removed_records(connection, batch.seqno)
     lines = ledger.as_csv(ledger.records(connection, batch.seqno))
     return Streamed(lines, "text/csv; charset=utf-8", f"outcomes_{batch.seqno}_{batch.file_name}")
 

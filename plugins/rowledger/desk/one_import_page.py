@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from rowledger.db import Connection
+from rowledger import batches
+from rowledger.db import Connection, transaction
 from rowledger.desk import batch_view, pages
 from rowledger.desk.access import BatchWith, Right, has
 from rowledger.desk.context import ConnectionDep, DeskDep, desk_of
@@ -59,13 +60,15 @@ def records(
     after: Annotated[int, Query(ge=0, lt=2**31)] = 0,
 ) -> Response:
     """A page of the ledger."""
+    with transaction(connection) as cursor:
+        not_kept = batches.records_not_kept(cursor, batch.seqno)
     found = batch_view.records(
         connection, batch, outcome=outcome or None, rule=rule or None, column=column or None,
         after=after, limit=RECORDS_A_PAGE,
     )  # fmt: skip
     more = len(found) > RECORDS_A_PAGE
     return pages.page(
-        request, "tab_records.html", batch=batch, records=found[:RECORDS_A_PAGE], more=more, after=after,
+        request, "tab_records.html", batch=batch, records=found[:RECORDS_A_PAGE], more=more, after=after, not_kept=not_kept,
         outcome=outcome, rule=rule, column=column, personal=has(request, Right.PERSONAL, batch.kind),
     )  # fmt: skip
 
@@ -73,12 +76,14 @@ def records(
 @router.get("/errors")
 def errors(request: Request, batch: ReadBatch, connection: ConnectionDep) -> Response:
     """Why records were not loaded, as a chart and a table."""
+    with transaction(connection) as cursor:
+        kept = batches.records_not_kept(cursor, batch.seqno) is None
     found = batch_view.reasons(connection, batch)
     return pages.page(
         request, "tab_errors.html", batch=batch, reasons=found, share=batch_view.share,
         most=max((reason["records"] for reason in found), default=0), looked_at=batch_view.LOOKED_AT,
         personal=has(request, Right.PERSONAL, batch.kind),
-        may_mend=batch.status.terminal and all(has(request, r, batch.kind) for r in (Right.PERSONAL, Right.WRITE)),
+        may_mend=kept and batch.status.terminal and all(has(request, r, batch.kind) for r in (Right.PERSONAL, Right.WRITE)),
     )  # fmt: skip
 
 

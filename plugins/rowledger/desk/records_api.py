@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse, Response
 
-from rowledger import ledger
+from rowledger import batches, ledger
 from rowledger.desk import batch_view
 from rowledger.desk.access import BatchWith, Right, has
 from rowledger.desk.answers import Streamed, as_json_lines
@@ -46,6 +46,7 @@ def records(
 
     Without the right on personal data, what stands in the file is left out: values, messages, cells.
     """
+    batches.refuse_removed_records(connection, batch.seqno)
     personal = has(request, Right.PERSONAL, batch.kind)
     chosen = [str(one) for one in outcome] if outcome else None
     asked = ledger.records(connection, batch.seqno, chosen, record, rolled_back, rule, column, after)

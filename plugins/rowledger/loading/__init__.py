@@ -174,7 +174,8 @@ _CONSTRAINT_REASONS = {
 
 def _reject_key(cursor: Cursor, batch: Batch, key: str, refusal: RecordRefused) -> Counter[str]:
     query = sql.SQL(_SQL["reject_key"]).format(staging=staging.table(batch))
-    cursor.execute(query, {"seqno": batch.seqno, "key": key} | _refused(batch, refusal).as_dict())
+    asked = {"seqno": batch.seqno, "domain_id": batch.domain_id, "key": key}
+    cursor.execute(query, asked | _refused(batch, refusal).as_dict())
     return Counter(rejected=cursor.rowcount)
 
 

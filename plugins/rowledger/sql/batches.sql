@@ -242,7 +242,7 @@ LIMIT 1
 
 -- name: lacking_raw
 SELECT DISTINCT seqno
-FROM import_record JOIN import_batch AS b USING (seqno)
+FROM import_record JOIN import_batch AS b USING (seqno, domain_id)
 WHERE kind = %(kind)s AND b.status IN ('executed', 'cancelled') AND NOT processed
   AND raw IS NULL AND outcome IN ('rejected', 'ignored', 'parked')
 ORDER BY seqno
@@ -295,8 +295,9 @@ SELECT seqno FROM import_batch_roll_back WHERE seqno = %(seqno)s
 
 -- name: removed
 -- What the batch does not keep any more.
-SELECT what, CASE what WHEN 'file' THEN 'its file is' WHEN 'staging' THEN 'its staged records are'
-                       ELSE 'the cells of its refused records are' END AS words
+SELECT what, days, CASE what WHEN 'file' THEN 'its file is' WHEN 'staging' THEN 'its staged records are'
+                             WHEN 'ledger' THEN 'its records are'
+                             ELSE 'the cells of its refused records are' END AS words
 FROM import_batch_removed
 WHERE seqno = %(seqno)s
 ORDER BY what

@@ -1,22 +1,22 @@
 -- Each check selects one text per violation; its first line is what it promises.
 
 -- name: conservation
--- A closed batch has exactly one ledger row for every record of its file.
+-- A closed batch has exactly one ledger row for every record of its file, until retention removes them.
 SELECT 'batch ' || seqno
 FROM import_batch
-WHERE status IN ('executed', 'cancelled')
+WHERE seqno NOT IN (SELECT seqno FROM ledger_not_kept) AND status IN ('executed', 'cancelled')
   AND coalesce(records_in_file, 0) <> (SELECT count(*) FROM import_record AS r WHERE r.seqno = import_batch.seqno)
 
 -- name: dense_record_numbers
 -- The record numbers of a closed batch run from 1 without a gap.
 SELECT 'batch ' || seqno
-FROM import_batch JOIN import_record USING (seqno)
+FROM import_batch JOIN import_record USING (seqno, domain_id)
 WHERE status IN ('executed', 'cancelled')
 GROUP BY seqno
 HAVING min(record_no) <> 1 OR max(record_no) <> count(*)
 
 -- name: counts_match_ledger
--- The counts by outcome of every batch are those of its ledger.
+-- The counts by outcome of every batch are those of its ledger, until retention removes that.
 SELECT 'batch ' || b.seqno
 FROM import_batch AS b
 LEFT JOIN (
@@ -24,28 +24,39 @@ LEFT JOIN (
     FROM (SELECT seqno, outcome, count(*) AS n FROM import_record GROUP BY seqno, outcome) AS o
     GROUP BY seqno
 ) AS l USING (seqno)
-WHERE coalesce(l.counts, '{}') <> (
+WHERE seqno NOT IN (SELECT seqno FROM ledger_not_kept) AND coalesce(l.counts, '{}') <> (
     SELECT coalesce(jsonb_object_agg(k, v) FILTER (WHERE v > 0), '{}')
     FROM (VALUES ('created', b.created), ('updated', b.updated), ('unchanged', b.unchanged),
                  ('historic', b.historic), ('ignored', b.ignored), ('parked', b.parked),
                  ('rejected', b.rejected), ('unprocessed', b.unprocessed)) AS given (k, v))
 
 -- name: ledger_has_batch
--- Every ledger row belongs to a batch.
+-- Every ledger row belongs to a batch, and to its domain.
 SELECT 'batch ' || seqno || ' record ' || record_no
-FROM import_record
-WHERE NOT EXISTS (SELECT FROM import_batch WHERE import_batch.seqno = import_record.seqno)
+FROM import_record AS r
+WHERE NOT EXISTS (SELECT FROM import_batch AS b WHERE (b.seqno, b.domain_id) = (r.seqno, r.domain_id))
+
+-- name: ledger_has_place
+-- The records of every batch have a volume of the ledger, which is there until all of them are removed, and not longer.
+SELECT 'batch ' || b.seqno
+FROM import_batch AS b
+LEFT JOIN import_batch_removed AS gone ON gone.seqno = b.seqno AND what = 'ledger'
+WHERE NOT EXISTS (
+      SELECT FROM ledger_volume AS v
+      WHERE v.domain_id = b.domain_id AND b.seqno >= first_seqno AND b.seqno < end_seqno
+        AND (v.removed_at IS NULL) = (gone.finished_at IS NULL)
+        AND (v.removed_at IS NULL) = (to_regclass(format('import_record_%s_%s', first_seqno, v.domain_id)) IS NOT NULL))
 
 -- name: terminal_unchanged
 -- No ledger row of a closed batch is younger than its close.
 SELECT 'batch ' || seqno || ' record ' || record_no
-FROM import_batch JOIN import_record USING (seqno)
+FROM import_batch JOIN import_record USING (seqno, domain_id)
 WHERE status IN ('executed', 'cancelled') AND recorded_at > processed_at
 
 -- name: refusals_keep_raw_cells
 -- A rejected or ignored record of a processed batch keeps its raw cells, until retention or an erasure removes them.
 SELECT 'batch ' || seqno || ' record ' || record_no
-FROM import_batch JOIN import_record USING (seqno)
+FROM import_batch JOIN import_record USING (seqno, domain_id)
 WHERE processed AND outcome IN ('rejected', 'ignored', 'parked')
   AND (raw IS NULL
        OR raw = '[]'
@@ -59,7 +70,7 @@ SELECT 'contact ' || contact_id
 FROM erased_contact JOIN contact USING (contact_id)
 UNION ALL
 SELECT 'batch ' || seqno || ' record ' || record_no
-FROM erased_record JOIN import_record AS r USING (seqno, record_no) JOIN import_batch AS b USING (seqno)
+FROM erased_record JOIN import_record AS r USING (seqno, record_no) JOIN import_batch AS b USING (seqno, domain_id)
 WHERE raw <> '[]' OR reasons <> without_values(reasons) OR r.warnings <> without_values(r.warnings)
    OR kind = 'contact' AND before <> '{}'
 
@@ -86,14 +97,14 @@ WHERE status NOT IN ('executed', 'cancelled')
 -- Every record that entered a status, at once or replayed, has exactly one history entry, and every entry such a record.
 -- But for a contract whose creation was rolled back: it took its withdrawn entries with it.
 SELECT coalesce('batch ' || r.seqno || ' record ' || r.record_no, 'history ' || h.history_id)
-FROM (SELECT seqno, record_no, target_id FROM import_record JOIN import_batch USING (seqno)
+FROM (SELECT seqno, record_no, target_id FROM import_record JOIN import_batch USING (seqno, domain_id)
       WHERE kind = 'contract_status' AND outcome IN ('created', 'updated', 'historic')
       UNION ALL
       SELECT seqno, record_no, target_id FROM parked_record
       WHERE kind = 'contract_status' AND outcome IN ('created', 'updated', 'historic')) AS r
 FULL JOIN (SELECT history_id, seqno, record_no, contract_id FROM status_history WHERE cause = 'import') AS h
   ON h.seqno = r.seqno AND h.record_no = r.record_no AND h.contract_id = r.target_id
-WHERE r.seqno IS NULL
+WHERE r.seqno IS NULL AND h.seqno NOT IN (SELECT seqno FROM ledger_not_kept)
    OR h.history_id IS NULL
       AND NOT EXISTS (SELECT FROM roll_back_record AS undone
                       WHERE (undone.seqno, undone.record_no) = (r.seqno, r.record_no) AND result = 'restored'
@@ -121,7 +132,8 @@ SELECT 'batch ' || seqno || ' record ' || record_no
 FROM (SELECT seqno, record_no FROM import_record WHERE outcome = 'parked') AS told
 FULL JOIN (SELECT seqno, record_no, kind, domain_id FROM parked_record) AS p USING (seqno, record_no)
 LEFT JOIN import_batch AS b USING (seqno)
-WHERE told.seqno IS NULL OR p.seqno IS NULL OR (p.kind, p.domain_id) IS DISTINCT FROM (b.kind, b.domain_id)
+WHERE told.seqno IS NULL AND seqno NOT IN (SELECT seqno FROM ledger_not_kept)
+   OR p.seqno IS NULL OR (p.kind, p.domain_id) IS DISTINCT FROM (b.kind, b.domain_id)
 
 -- name: initial_comes_first
 -- A contract's initial status is the first entry that was made in its history.
@@ -149,7 +161,7 @@ WHERE cause = 'timer' AND date_result > (recorded_at AT TIME ZONE 'UTC')::date
 -- name: contact_targets_exist
 -- Every contact that a record created or updated exists, unless that was rolled back or the person erased.
 SELECT 'batch ' || seqno || ' record ' || record_no
-FROM import_record AS r JOIN import_batch USING (seqno)
+FROM import_record AS r JOIN import_batch USING (seqno, domain_id)
 WHERE kind = 'contact' AND outcome IN ('created', 'updated')
   AND NOT EXISTS (SELECT FROM erased_contact WHERE contact_id = target_id)
   AND NOT EXISTS (SELECT FROM contact WHERE contact_id = target_id)
@@ -159,7 +171,7 @@ WHERE kind = 'contact' AND outcome IN ('created', 'updated')
 -- name: created_once
 -- Nothing was created by two records.
 SELECT kind || ' ' || target_id
-FROM import_record JOIN import_batch USING (seqno)
+FROM import_record JOIN import_batch USING (seqno, domain_id)
 WHERE outcome = 'created'
 GROUP BY kind, target_id
 HAVING count(*) > 1
@@ -167,7 +179,7 @@ HAVING count(*) > 1
 -- name: contract_targets_exist
 -- Every contract that a record created or updated exists, unless that was rolled back.
 SELECT 'batch ' || seqno || ' record ' || record_no
-FROM import_record AS r JOIN import_batch USING (seqno)
+FROM import_record AS r JOIN import_batch USING (seqno, domain_id)
 WHERE kind = 'contract' AND outcome IN ('created', 'updated')
   AND NOT EXISTS (SELECT FROM contract WHERE contract_id = target_id)
   AND NOT EXISTS (SELECT FROM roll_back_record AS undone
@@ -182,7 +194,7 @@ WHERE contract.domain_id <> contact.domain_id
 -- name: updates_changed_something
 -- Every record that updated a contact changed something: fields, each noted with its value before, an origin or a list.
 SELECT 'batch ' || seqno || ' record ' || record_no
-FROM import_record AS r JOIN import_batch USING (seqno)
+FROM import_record AS r JOIN import_batch USING (seqno, domain_id)
 WHERE kind = 'contact' AND outcome = 'updated' AND coalesce(before, '{}') = '{}'
   AND recorded_at > (SELECT applied_at FROM migration WHERE name = '0005_contacts.sql')  -- nothing was noted before
   AND NOT EXISTS (SELECT FROM erased_contact WHERE contact_id = target_id)
@@ -201,7 +213,8 @@ FROM (
     UNION ALL
     SELECT contact_id, seqno, record_no FROM subscription_history WHERE seqno IS NOT NULL
 ) AS link
-WHERE NOT EXISTS (SELECT FROM import_record AS r
+WHERE seqno NOT IN (SELECT seqno FROM ledger_not_kept)
+  AND NOT EXISTS (SELECT FROM import_record AS r
                   WHERE (r.seqno, r.record_no) = (link.seqno, link.record_no) AND target_id = contact_id
                     AND outcome IN ('created', 'updated'))
 
@@ -251,7 +264,8 @@ FROM (
     JOIN import_batch_roll_back USING (seqno)
 ) AS told
 FULL JOIN roll_back_record AS undone USING (seqno, record_no, target_id)
-WHERE told.seqno IS NULL OR undone.seqno IS NULL AND finished_at IS NOT NULL
+WHERE told.seqno IS NULL AND seqno NOT IN (SELECT seqno FROM ledger_not_kept)
+   OR undone.seqno IS NULL AND finished_at IS NOT NULL
 
 -- name: roll_back_counts
 -- The counts of a roll back are those of its records.
@@ -286,7 +300,7 @@ WHERE (withdrawn_at IS NOT NULL) <> (result IS NOT DISTINCT FROM 'restored')
 -- name: restored_is_gone
 -- What a record created, or the origins it added, are not there any more once they are rolled back.
 SELECT 'batch ' || undone.seqno || ' record ' || undone.record_no
-FROM roll_back_record AS undone JOIN import_batch USING (seqno) JOIN import_record AS r USING (seqno, record_no)
+FROM roll_back_record AS undone JOIN import_batch USING (seqno) JOIN import_record AS r USING (seqno, record_no, domain_id)
 WHERE result = 'restored'
   AND (outcome = 'created' AND CASE kind
            WHEN 'contact' THEN EXISTS (SELECT FROM contact WHERE contact_id = undone.target_id)
@@ -313,12 +327,13 @@ FROM ((TABLE import_batch_brief EXCEPT TABLE import_batch_in_brief)
 -- The records whose numbers are kept for a reason or a rare outcome of a batch are those that have it.
 SELECT DISTINCT 'batch ' || seqno
 FROM import_batch_rare_outcome AS kept JOIN import_batch USING (seqno, reopened)
-WHERE record_nos <> ARRAY(SELECT record_no FROM import_record AS r WHERE r.seqno = kept.seqno AND r.outcome = kept.outcome ORDER BY 1)
+WHERE seqno NOT IN (SELECT seqno FROM ledger_not_kept)
+  AND record_nos <> ARRAY(SELECT record_no FROM import_record AS r WHERE r.seqno = kept.seqno AND r.outcome = kept.outcome ORDER BY 1)
 UNION ALL
 SELECT DISTINCT 'batch ' || seqno
 FROM import_batch_reason AS kept JOIN import_batch USING (seqno, reopened)
 WHERE cardinality(record_nos) <> least(records, 10000)
-   OR EXISTS (SELECT FROM unnest(record_nos) AS one (record_no)
+   OR seqno NOT IN (SELECT seqno FROM ledger_not_kept) AND EXISTS (SELECT FROM unnest(record_nos) AS one (record_no)
               WHERE NOT EXISTS (SELECT FROM import_record AS r
                                 WHERE (r.seqno, r.record_no, r.outcome) = (kept.seqno, one.record_no, kept.outcome)
                                   AND reasons @> jsonb_build_array(jsonb_build_object('rule', rule, 'column', "column"))))

@@ -164,8 +164,8 @@ decided AS (
     LEFT JOIN linked USING (record_no)
 ),
 written AS (
-    INSERT INTO import_record (seqno, record_no, outcome, target_id, before, warnings, reasons)
-    SELECT %(seqno)s, record_no, outcome,
+    INSERT INTO import_record (seqno, record_no, domain_id, outcome, target_id, before, warnings, reasons)
+    SELECT %(seqno)s, record_no, %(domain_id)s, outcome,
         CASE WHEN rule IS NULL OR rule = 'exists_already' THEN contact_id END,
         before,
         CASE WHEN rule = 'duplicate_in_file' THEN coalesce(warnings, '[]') || jsonb_build_array(jsonb_build_object(

@@ -55,17 +55,17 @@ SELECT r.recorded_at, seqno, record_no, outcome, before, reasons, r.warnings, fi
        ARRAY(SELECT list_id FROM subscription_history AS h JOIN subscription USING (subscription_id)
              WHERE h.contact_id = target_id AND (h.seqno, h.record_no) = (r.seqno, r.record_no) AND NOT opted_in
              ORDER BY display_sequence, list_id) AS opted_out
-FROM import_record AS r JOIN import_batch USING (seqno)
+FROM import_record AS r JOIN import_batch USING (seqno, domain_id)
 LEFT JOIN LATERAL (
     SELECT recorded_at, removed FROM roll_back_record AS u
     WHERE (u.seqno, u.record_no) = (r.seqno, r.record_no) AND result = 'restored'
 ) AS undone ON true
-WHERE target_id = %(contact_id)s AND kind = 'contact'
+WHERE target_id = %(contact_id)s AND domain_id = %(domain_id)s AND kind = 'contact'
 ORDER BY r.recorded_at DESC, seqno DESC, record_no DESC
 LIMIT %(limit)s
 
 -- name: totals
 SELECT (SELECT count(*) FROM subscription_history WHERE contact_id = %(contact_id)s) AS subscription_history,
-       (SELECT count(*) FROM import_record JOIN import_batch USING (seqno)
-        WHERE target_id = %(contact_id)s AND kind = 'contact') AS records,
+       (SELECT count(*) FROM import_record JOIN import_batch USING (seqno, domain_id)
+        WHERE target_id = %(contact_id)s AND domain_id = %(domain_id)s AND kind = 'contact') AS records,
        (SELECT count(*) FROM contract WHERE contact_id = %(contact_id)s) AS contracts

@@ -137,8 +137,8 @@ explained AS (
     FROM decided
 ),
 written AS (
-    INSERT INTO import_record (seqno, record_no, outcome, target_id, before, warnings, reasons)
-    SELECT %(seqno)s, record_no, outcome, CASE WHEN rule IS NULL THEN contract_id END, before, warnings, reasons
+    INSERT INTO import_record (seqno, record_no, domain_id, outcome, target_id, before, warnings, reasons)
+    SELECT %(seqno)s, record_no, %(domain_id)s, outcome, CASE WHEN rule IS NULL THEN contract_id END, before, warnings, reasons
     FROM explained
     ORDER BY record_no
     RETURNING outcome

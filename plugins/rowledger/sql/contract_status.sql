@@ -140,8 +140,8 @@ WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto
 
 -- name: to_ledger
 written AS (
-    INSERT INTO import_record (seqno, record_no, outcome, target_id, warnings, reasons)
-    SELECT %(seqno)s, record_no, outcome, contract_id, warnings, reasons
+    INSERT INTO import_record (seqno, record_no, domain_id, outcome, target_id, warnings, reasons)
+    SELECT %(seqno)s, record_no, %(domain_id)s, outcome, contract_id, warnings, reasons
     FROM explained
     ORDER BY record_no
     RETURNING outcome

@@ -15,7 +15,7 @@ ORDER BY date_result DESC, seqno DESC NULLS LAST, record_no DESC, history_id DES
 LIMIT 1
 
 -- name: profile
-SELECT contract_id, domain.code AS domain, form_id, sign_up_date, contact_id, contact.external_id AS contact,
+SELECT contract_id, domain.domain_id, domain.code AS domain, form_id, sign_up_date, contact_id, contact.external_id AS contact,
        nullif(concat_ws(' ', first_name, last_name), '') AS contact_name
 FROM contract JOIN domain USING (domain_id) LEFT JOIN contact USING (contact_id)
 WHERE contract_id = %(contract_id)s
@@ -45,10 +45,10 @@ ORDER BY date_result, seqno, record_no
 -- name: touches
 SELECT seqno, record_no, outcome, before, r.recorded_at, file_name, uploaded_by, undone.recorded_at AS rolled_back_at
 FROM import_record AS r
-JOIN import_batch USING (seqno)
+JOIN import_batch USING (seqno, domain_id)
 LEFT JOIN LATERAL (
     SELECT recorded_at FROM roll_back_record AS u
     WHERE (u.seqno, u.record_no) = (r.seqno, r.record_no) AND result = 'restored'
 ) AS undone ON true
-WHERE r.target_id = %(contract_id)s AND kind = 'contract' AND outcome IN ('created', 'updated')
+WHERE r.target_id = %(contract_id)s AND domain_id = %(domain_id)s AND kind = 'contract' AND outcome IN ('created', 'updated')
 ORDER BY r.recorded_at, seqno, record_no

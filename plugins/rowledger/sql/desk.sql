@@ -81,7 +81,7 @@ SELECT seqno FROM import_batch WHERE run_id = %(run_id)s AND kind = %(kind)s ORD
 
 -- name: about
 -- What a page says of a batch beside its own columns.
-SELECT reopened, now() AS now, leased_until > now() AS worked_on,
+SELECT reopened, seqno IN (SELECT seqno FROM ledger_not_kept) AS not_kept, now() AS now, leased_until > now() AS worked_on,
        ARRAY(SELECT code FROM import_batch_origin JOIN origin USING (origin_id) WHERE seqno = %(seqno)s ORDER BY 1) AS origins,
        ARRAY(SELECT list_id FROM import_batch_subscription JOIN subscription USING (subscription_id)
              WHERE seqno = %(seqno)s ORDER BY 1) AS subscriptions,

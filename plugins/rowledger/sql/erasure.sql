@@ -28,8 +28,8 @@ FROM (
         SELECT unnest(ARRAY[external_id, email]) FROM contact JOIN person USING (contact_id)
         UNION ALL
         SELECT unnest(ARRAY[before ->> 'external_id', before ->> 'email'])
-        FROM import_record JOIN person ON target_id = contact_id JOIN import_batch USING (seqno)
-        WHERE kind = 'contact'
+        FROM import_record JOIN person ON target_id = contact_id JOIN import_batch USING (seqno, domain_id)
+        WHERE kind = 'contact' AND domain_id = %(domain_id)s
         UNION ALL
         SELECT unnest(ARRAY[removed -> 'fields' ->> 'external_id', removed -> 'fields' ->> 'email'])
         FROM roll_back_record JOIN person ON target_id = contact_id JOIN import_batch USING (seqno)
@@ -49,11 +49,11 @@ GROUP BY key, email
 -- The second time, when imports wait, only where the first has found some, and what has changed since.
 CREATE TEMPORARY TABLE person_record ON COMMIT DROP AS
 SELECT seqno, record_no, status IN ('executed', 'cancelled') AS ended
-FROM import_record JOIN person ON target_id = contact_id JOIN import_batch USING (seqno)
+FROM import_record JOIN person ON target_id = contact_id JOIN import_batch USING (seqno, domain_id)
 WHERE kind = 'contact' AND domain_id = %(domain_id)s
 UNION
 SELECT seqno, record_no, status IN ('executed', 'cancelled')
-FROM import_record AS r JOIN import_batch AS b USING (seqno)
+FROM import_record AS r JOIN import_batch AS b USING (seqno, domain_id)
 WHERE domain_id = %(domain_id)s AND outcome IN ('rejected', 'ignored', 'parked') AND raw <> '[]'
   AND (%(since)s::timestamptz IS NULL OR b.seqno = ANY(%(affected)s) OR processed_at IS NULL OR processed_at >= %(since)s::timestamptz - interval '1 h')
   AND EXISTS (
@@ -63,7 +63,7 @@ WHERE domain_id = %(domain_id)s AND outcome IN ('rejected', 'ignored', 'parked')
             ELSE btrim(cell, E' \t\r\n\u00a0''"') = key END)
 UNION
 SELECT seqno, record_no, status IN ('executed', 'cancelled')
-FROM import_record AS r JOIN import_batch AS b USING (seqno)
+FROM import_record AS r JOIN import_batch AS b USING (seqno, domain_id)
 WHERE domain_id = %(domain_id)s AND kind = 'contract' AND r.warnings IS NOT NULL
   AND (%(since)s::timestamptz IS NULL OR b.seqno = ANY(%(affected)s) OR processed_at IS NULL OR processed_at >= %(since)s::timestamptz - interval '1 h')
   AND EXISTS (
@@ -83,7 +83,7 @@ SELECT seqno, file_sha256
 FROM import_batch AS b
 WHERE domain_id = %(domain_id)s AND status IN ('executed', 'cancelled')
   AND (NOT processed
-       OR EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = b.seqno AND what = 'cells'))
+       OR EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = b.seqno AND what IN ('cells', 'ledger')))
   AND NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = b.seqno AND what = 'file')
 ORDER BY seqno
 
@@ -146,7 +146,7 @@ WITH gone AS (
         reasons = without_values(reasons), warnings = without_values(r.warnings),
         before = CASE WHEN before IS NOT NULL AND kind = 'contact' THEN jsonb '{}' ELSE before END
     FROM person_record AS p JOIN import_batch USING (seqno)
-    WHERE (r.seqno, r.record_no) = (p.seqno, p.record_no) AND ended
+    WHERE (r.seqno, r.record_no) = (p.seqno, p.record_no) AND r.domain_id = %(domain_id)s AND ended
     RETURNING r.seqno, r.record_no
 ),
 noted AS (
@@ -161,7 +161,7 @@ SELECT %(erasure_id)s, 'records of the ledger', seqno, count(*) FROM gone GROUP 
 WITH gone AS (
     UPDATE import_record AS r SET before = jsonb_set(before, '{contact}', 'null')
     FROM import_batch AS b
-    WHERE b.seqno = r.seqno AND kind = 'contract' AND domain_id = %(domain_id)s AND outcome = 'updated'
+    WHERE b.seqno = r.seqno AND kind = 'contract' AND b.domain_id = %(domain_id)s AND r.domain_id = b.domain_id AND outcome = 'updated'
       AND before ->> 'contact' IN (SELECT key FROM person_key)
     RETURNING r.seqno
 )

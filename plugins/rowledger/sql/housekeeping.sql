@@ -23,20 +23,21 @@ WHERE domain_id = %(domain_id)s AND status IN ('executed', 'cancelled')
   AND (%(what)s <> 'cells' OR rejected + ignored + parked > 0 OR error_message <> without_examples(error_message))
   AND (%(what)s <> 'staging'
        OR NOT processed AND status = 'executed' AND to_regclass('rowledger_staging.batch_' || seqno) IS NOT NULL)
+  AND (%(what)s <> 'ledger' OR NOT EXISTS (SELECT FROM parked_record AS p WHERE p.seqno = b.seqno AND outcome = 'parked'))
   AND NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = b.seqno AND gone.what = %(what)s)
   AND NOT EXISTS (SELECT FROM import_batch_roll_back AS r WHERE r.seqno = b.seqno AND finished_at IS NULL)
   AND NOT EXISTS (SELECT FROM import_record AS r
                   WHERE r.seqno = b.seqno AND raw IS NULL AND outcome IN ('rejected', 'ignored', 'parked'))
 
 -- name: next
-SELECT seqno FROM ({quiet}) AS quiet WHERE seqno > %(after)s ORDER BY seqno LIMIT %(size)s
+SELECT seqno FROM ({quiet}) AS quiet WHERE seqno > %(after)s AND seqno < %(before)s ORDER BY seqno LIMIT %(size)s
 
 -- name: fences
 SELECT count(pg_advisory_xact_lock(hashtextextended('rowledger batch', seqno)))
 FROM (SELECT seqno FROM unnest(%(seqnos)s::bigint[]) AS seqno ORDER BY seqno) AS in_order
 
 -- name: decide
--- A file is let go at once; cells and staging need work.
+-- A file is let go at once; all else needs work.
 WITH decided AS (
     INSERT INTO import_batch_removed (seqno, what, why, days, finished_at)
     SELECT seqno, %(what)s, 'retention', %(days)s, CASE %(what)s WHEN 'file' THEN statement_timestamp() END
@@ -46,11 +47,66 @@ WITH decided AS (
 ),
 told AS (
     INSERT INTO import_batch_event (seqno, event, by, detail)
-    SELECT seqno, CASE %(what)s WHEN 'file' THEN 'file not kept' WHEN 'cells' THEN 'cells not kept' ELSE 'staging not kept' END,
+    SELECT seqno, CASE %(what)s WHEN 'ledger' THEN 'records not kept' ELSE %(what)s || ' not kept' END,
            %(by)s, 'the domain keeps them for ' || %(days)s || ' days'
     FROM decided
 )
 SELECT count(*) AS items, coalesce(sum(file_bytes), 0)::bigint AS bytes FROM decided JOIN import_batch USING (seqno)
+
+-- name: due_volumes
+-- The volumes of a domain of whose batches each is quiet, or noted as removed already. No batch comes to them any more: a
+-- later one was uploaded a day ago. A roll back wants to know what later batches have changed.
+SELECT first_seqno, end_seqno
+FROM ledger_volume AS v
+WHERE domain_id = %(domain_id)s AND removed_at IS NULL
+  AND EXISTS (SELECT FROM import_batch WHERE seqno >= v.end_seqno AND uploaded_at < now() - interval '1 day')
+  AND NOT EXISTS (
+      SELECT FROM import_batch AS b
+      WHERE b.domain_id = v.domain_id AND b.seqno >= v.first_seqno AND b.seqno < v.end_seqno
+        AND b.seqno NOT IN (SELECT seqno FROM ledger_not_kept) AND b.seqno NOT IN (SELECT seqno FROM ({quiet}) AS quiet))
+  AND NOT EXISTS (SELECT FROM import_batch_roll_back JOIN import_batch AS b USING (seqno)
+                  WHERE b.domain_id = v.domain_id AND finished_at IS NULL)
+ORDER BY first_seqno
+
+-- name: waited_for
+-- Volumes that stay because of parked records which still wait, of batches that ended so many days ago; the first of these.
+SELECT first_seqno, end_seqno - 1 AS last_seqno, min(seqno) AS seqno
+FROM ledger_volume AS v
+JOIN parked_record AS p ON p.domain_id = v.domain_id AND seqno >= first_seqno AND seqno < end_seqno AND outcome = 'parked'
+JOIN import_batch AS b USING (seqno)
+WHERE v.domain_id = %(domain_id)s AND removed_at IS NULL AND processed_at < now() - make_interval(days => %(days)s)
+GROUP BY first_seqno, end_seqno
+ORDER BY first_seqno
+
+-- name: volumes_to_drop
+-- Those whose every batch is noted as removed.
+SELECT first_seqno, end_seqno, name, pg_total_relation_size(name::regclass) AS bytes, records
+FROM ledger_volume AS v
+CROSS JOIN LATERAL (SELECT format('rowledger.import_record_%%s_%%s', first_seqno, v.domain_id) AS name) AS named
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(records_in_file), 0)::bigint AS records, bool_and(seqno IN (SELECT seqno FROM ledger_not_kept)) AS noted
+    FROM import_batch AS b
+    WHERE b.domain_id = v.domain_id AND b.seqno >= v.first_seqno AND b.seqno < v.end_seqno
+) AS of_batches
+WHERE domain_id = %(domain_id)s AND removed_at IS NULL AND noted
+ORDER BY first_seqno
+
+-- name: impatience
+-- Whoever reads the old span waits no longer than this. Longer than a deadlock timeout, after which an autovacuum gives way.
+SET LOCAL lock_timeout = '2s'
+
+-- name: drop_volume
+DROP TABLE {name}
+
+-- name: volume_dropped
+UPDATE ledger_volume SET removed_at = statement_timestamp()
+WHERE domain_id = %(domain_id)s AND first_seqno = %(first_seqno)s
+
+-- name: records_removed
+UPDATE import_batch_removed AS gone SET finished_at = statement_timestamp(), records = coalesce(records_in_file, 0)
+FROM import_batch AS b
+WHERE b.seqno = gone.seqno AND what = 'ledger' AND domain_id = %(domain_id)s
+  AND b.seqno >= %(first_seqno)s AND b.seqno < %(end_seqno)s
 
 -- name: unfinished
 SELECT seqno, records_in_file
@@ -80,11 +136,10 @@ UPDATE import_batch_event SET detail = without_examples(detail)
 WHERE seqno = %(seqno)s AND event IN ('failed', 'reopened') AND detail <> without_examples(detail)
 
 -- name: finish
-UPDATE import_batch_removed
-SET finished_at = statement_timestamp(), records = CASE %(what)s WHEN 'cells' THEN (
-    SELECT count(*) FROM import_record AS r
-    WHERE r.seqno = import_batch_removed.seqno AND outcome IN ('rejected', 'ignored', 'parked')) ELSE 0 END
-WHERE seqno = %(seqno)s AND what = %(what)s
+UPDATE import_batch_removed AS gone
+SET finished_at = statement_timestamp(), records = CASE %(what)s WHEN 'cells' THEN rejected + ignored + parked ELSE 0 END
+FROM import_batch AS b
+WHERE b.seqno = gone.seqno AND gone.seqno = %(seqno)s AND what = %(what)s
 RETURNING records
 
 -- name: left_behind

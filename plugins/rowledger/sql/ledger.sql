@@ -1,5 +1,5 @@
 -- name: copy_rejects
-COPY import_record (seqno, record_no, outcome, reasons, warnings, raw) FROM STDIN (FORMAT csv)
+COPY import_record (seqno, record_no, domain_id, outcome, reasons, warnings, raw) FROM STDIN (FORMAT csv)
 
 -- name: add_unprocessed
 WITH missing AS (
@@ -7,8 +7,8 @@ WITH missing AS (
     EXCEPT
     SELECT record_no FROM import_record WHERE seqno = %(seqno)s
 )
-INSERT INTO import_record (seqno, record_no, outcome, recorded_at)
-SELECT %(seqno)s, record_no, 'unprocessed', coalesce(%(ended)s, now()) FROM missing
+INSERT INTO import_record (seqno, record_no, domain_id, outcome, recorded_at)
+SELECT %(seqno)s, record_no, %(domain_id)s, 'unprocessed', coalesce(%(ended)s, now()) FROM missing
 
 -- name: records
 -- A parked record also tells what it waits for, or what became of it; it is found by that outcome too. What a roll back

@@ -20,8 +20,8 @@ FROM (
 WHERE least < greatest
 
 -- name: reject_key
-INSERT INTO import_record (seqno, record_no, outcome, warnings, reasons)
-SELECT %(seqno)s, record_no, 'rejected', warnings, jsonb_build_array(jsonb_build_object(
+INSERT INTO import_record (seqno, record_no, domain_id, outcome, warnings, reasons)
+SELECT %(seqno)s, record_no, %(domain_id)s, 'rejected', warnings, jsonb_build_array(jsonb_build_object(
            'rule', %(rule)s::text, 'column', %(column)s::text, 'value', NULL, 'message', %(message)s::text))
 FROM {staging}
 WHERE match_key = %(key)s

@@ -16,7 +16,7 @@ ORDER BY seqno DESC
 -- index look-ups, whatever it believes about the size of the tables.
 SELECT record_no, outcome, target_id, before, recorded_at
 FROM import_record AS r
-WHERE seqno = %(seqno)s AND outcome IN ('created', 'updated', 'historic')
+WHERE seqno = %(seqno)s AND domain_id = %(domain_id)s AND outcome IN ('created', 'updated', 'historic')
   AND (SELECT true FROM roll_back_record AS done
        WHERE (done.seqno, done.record_no) = (r.seqno, r.record_no) LIMIT 1) IS NULL
 
@@ -33,7 +33,8 @@ WHERE seqno = %(seqno)s AND outcome IN ('created', 'updated', 'historic')
 -- counts if it was itself rolled back.
 SELECT l.seqno, l.record_no, CASE l.outcome WHEN 'unchanged' THEN 'confirmed_later' ELSE 'changed_later' END AS reason
 FROM (
-    SELECT seqno, record_no, outcome, recorded_at FROM import_record WHERE target_id = r.target_id
+    SELECT seqno, record_no, outcome, recorded_at FROM import_record
+    WHERE target_id = r.target_id AND domain_id = %(domain_id)s AND seqno >= %(oldest)s
     UNION ALL
     SELECT seqno, record_no, outcome, replayed_at FROM parked_record WHERE target_id = r.target_id
 ) AS l
@@ -50,6 +51,18 @@ WHERE l.seqno <> %(seqno)s AND l.recorded_at >= r.recorded_at
       END IS NULL
 ORDER BY l.outcome = 'unchanged', l.recorded_at DESC, l.record_no DESC
 LIMIT 1
+
+-- name: oldest
+-- The first batch of the domain that was not at its end when this one was begun: none before it did anything later.
+SELECT coalesce(min(seqno), 0) AS seqno
+FROM import_batch_brief
+WHERE domain_id = %(domain_id)s AND ended_at >= %(started_at)s
+
+-- name: lost
+-- Batches that ended since, whose records are not kept any more: nobody knows what they changed.
+SELECT min(seqno) AS seqno
+FROM import_batch JOIN import_batch_removed USING (seqno)
+WHERE domain_id = %(domain_id)s AND what = 'ledger' AND processed_at >= %(started_at)s
 
 -- name: find
 -- What the records of a chunk did, and what keeps each from being undone.
