@@ -513,7 +513,7 @@ def test_what_needs_the_records_is_refused_in_words(
             refused()
         assert str(refusal.value) == SENTENCE
     # Its file is still there.
-    again = batches.reprocess(connection, gone, template, suite_hash, by="anna", through="command line")
+    again = reruns.reprocess(connection, gone, template, suite_hash, by="anna", through="command line")
     assert batches.get(connection, again).records_in_file is None
 
 
