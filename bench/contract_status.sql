@@ -3,8 +3,8 @@ CREATE TEMPORARY TABLE lines (
 -- then
 COPY lines (form_id, date_result, code, agent, remark) FROM STDIN (FORMAT csv, DELIMITER ';')
 -- then
-INSERT INTO status_history (contract_id, status_id, date_result, cause, seqno, record_no)
-SELECT contract_id, contract_status.status_id, to_date(lines.date_result, 'DD-MM-YYYY'), 'import', %(seqno)s, lines.record_no
+INSERT INTO status_history (contract_id, domain_id, status_id, date_result, cause, seqno, record_no)
+SELECT contract_id, 1, contract_status.status_id, to_date(lines.date_result, 'DD-MM-YYYY'), 'import', %(seqno)s, lines.record_no
 FROM lines
 JOIN contract ON contract.domain_id = 1 AND contract.form_id = lines.form_id
 JOIN contract_status ON contract_status.domain_id = 1 AND contract_status.code = lines.code

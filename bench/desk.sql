@@ -216,8 +216,10 @@ FROM import_record JOIN import_batch USING (seqno, domain_id)
 JOIN (SELECT domain_id, min(origin_id) AS origin_id FROM origin WHERE active GROUP BY domain_id) AS first USING (domain_id)
 WHERE kind = 'contact' AND outcome = 'created'
 ORDER BY seqno, record_no;
-INSERT INTO subscription_history (contact_id, subscription_id, opted_in, recorded_at, seqno, record_no)
-SELECT target_id, subscription_id, true, recorded_at, seqno, record_no
+SELECT open_history('subscription_history', domain_id, array_agg(DISTINCT date_trunc('year', uploaded_at)::date))
+FROM import_batch GROUP BY domain_id;
+INSERT INTO subscription_history (contact_id, domain_id, subscription_id, opted_in, recorded_at, seqno, record_no)
+SELECT target_id, domain_id, subscription_id, true, recorded_at, seqno, record_no
 FROM import_record JOIN import_batch USING (seqno, domain_id) JOIN subscription USING (domain_id)
 WHERE kind = 'contact' AND outcome = 'created' AND mod(target_id, 3) = 0 AND list_id IN ('NEWS', 'JOURNEYS')
 ORDER BY seqno, record_no;
@@ -233,13 +235,14 @@ FROM import_record JOIN import_batch USING (seqno, domain_id)
 WHERE kind = 'contract' AND outcome = 'created'
 ORDER BY seqno, record_no;
 SELECT setval(pg_get_serial_sequence('contract', 'contract_id'), max(contract_id)) FROM contract;
-INSERT INTO status_history (contract_id, status_id, date_result, cause)
-SELECT contract_id, contract_status.status_id, sign_up_date, 'initial'
+SELECT open_history('status_history', domain_id, ARRAY(SELECT generate_series('2022-01-01', now(), '1 year')::date)) FROM domain;
+INSERT INTO status_history (contract_id, domain_id, status_id, date_result, cause)
+SELECT contract_id, domain_id, contract_status.status_id, sign_up_date, 'initial'
 FROM contract JOIN contract_status USING (domain_id)
 WHERE initial AND contract_id >= 1000000
 ORDER BY contract_id;
-INSERT INTO status_history (contract_id, status_id, date_result, cause, seqno, record_no, recorded_at)
-SELECT contract_id, status_id, day, 'import', seqno, record_no, bench_status.uploaded_at + interval '2 minutes'
+INSERT INTO status_history (contract_id, domain_id, status_id, date_result, cause, seqno, record_no, recorded_at)
+SELECT contract_id, domain.domain_id, status_id, day, 'import', seqno, record_no, bench_status.uploaded_at + interval '2 minutes'
 FROM bench_status
 JOIN contract_status ON contract_status.code = (ARRAY['20', '25', '30', '35', '40'])[1 + mod(p, 5)]
 JOIN domain ON domain.domain_id = contract_status.domain_id AND domain.code = 'DEMO'

@@ -12,6 +12,8 @@ keep any longer. `include/retention.yml` says for how many days; what it does no
 - *ledger*: what became of every record, a volume at a time: when all batches of the domain in a span of about a month have
   ended so many days ago. Batches, their counts and why how many records were not loaded stay; the records cannot be seen,
   exported, mended or rolled back any more.
+- *history*: the histories of contracts and of subscriptions, a year at a time: when all of its days are so many days past.
+  A contract keeps the last status of before, a contact the last change of each list.
 - *staging*: the staged records of a batch that has failed. It cannot be opened again then.
 - *upload keys*: Idempotency-Keys, counted from their use.
 
@@ -19,8 +21,8 @@ And whatever the retention says: staging tables of batches that have succeeded o
 no batch within a day, and what uploads and dry runs have left that were killed.
 
 Batches that have not ended, that are being rolled back, or for which something is still to be read from their file are
-left alone until another day, and so is a volume of the ledger that somebody reads just then. Batches, contacts, contracts
-and histories are never removed.
+left alone until another day, and so is a volume of the ledger or a history that somebody reads just then. Batches,
+contacts and contracts are never removed.
 
 **Writes** what was removed: as the last lines of the log of `clean`, in the table `housekeeping_removed`, and as an event
 of each batch.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import Any
 
 from rowledger import domains
@@ -21,6 +22,8 @@ class Profile:
     ``contracts`` are those made with the contact, the newest first, with their current status. ``subscription_history``
     and ``records`` are the newest, the newest first; ``totals`` says how many there are in all. A record has
     ``changes``: per field it changed, the value before and after; and ``rolled_back_at`` if they were taken back.
+    ``history_kept_from`` is the day from which on the history of subscriptions is complete, if that is not all; of what
+    came before there is the last entry of each list.
     """
 
     contact_id: int
@@ -32,6 +35,7 @@ class Profile:
     subscription_history: list[dict[str, Any]]
     records: list[dict[str, Any]]
     totals: dict[str, int]
+    history_kept_from: date | None
 
     def as_dict(self) -> dict[str, Any]:
         """What is shown to programs."""
@@ -82,6 +86,7 @@ def _profile(cursor: Cursor, found: dict[str, Any], limit: int) -> Profile:
         rows(cursor, _SQL["subscription_history"], asked),
         records,
         row(cursor, _SQL["totals"], asked) or {},
+        (row(cursor, _SQL["kept"], asked) or {}).get("first_day"),
     )
 
 

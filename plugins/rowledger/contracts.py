@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from rowledger import domains
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
-from rowledger.errors import UnknownCode
+from rowledger.errors import NotPossible, UnknownCode
 
 _SQL = queries("contracts")
 
@@ -59,12 +59,33 @@ def status_as_of(
 ) -> StatusEntry | None:
     """The status a contract had on a day, as we knew it at a moment; None if it had none.
 
-    Without ``on`` the last status of all, without ``known_at`` as we know it now. Raises UnknownCode.
+    Without ``on`` the last status of all, without ``known_at`` as we know it now. Raises UnknownCode, or NotPossible if
+    what would tell is not kept any more.
     """
     with transaction(connection) as cursor:
-        asked = {"contract_id": contract_id(cursor, domain, form_id), "on": on, "known_at": known_at}
+        asked = {
+            "domain_id": domains.id_of(cursor, domain),
+            "contract_id": contract_id(cursor, domain, form_id),
+            "on": on,
+            "known_at": known_at,
+        }
         found = row(cursor, _SQL["status_as_of"], asked)
+        _refuse_what_is_not_kept(cursor, asked, found, form_id)
         return StatusEntry.from_row(found) if found else None
+
+
+def _refuse_what_is_not_kept(
+    cursor: Cursor, asked: Mapping[str, Any], found: Mapping[str, Any] | None, form_id: str
+) -> None:
+    kept = row(cursor, _SQL["kept"], asked)
+    if not kept or (found and found["date_result"] >= kept["first_day"]):
+        return
+    # What came before the first entry is unknown; so is what was thought of those days before they were let go.
+    if (not found and kept["begins"]) or (asked["known_at"] and asked["known_at"] < kept["since"]):
+        raise NotPossible(
+            f'The history of contract "{form_id}" is not kept before {kept["begins"] or kept["first_day"]}: '
+            "which status it had then is not known any more."
+        )
 
 
 def day(text: str) -> date:
@@ -126,6 +147,8 @@ class Contract:
     register entry.
 
     ``contact`` is the external id of its contact; a contract that came with the reference data has no ``touches``.
+    Where the history begins later than the contract, as the rest is not kept, ``had`` has the codes of all statuses it
+    had had by then.
     """
 
     contract_id: int
@@ -138,6 +161,7 @@ class Contract:
     history: tuple[HistoryEntry, ...]
     withdrawn: tuple[WithdrawnEntry, ...]
     touches: tuple[Touch, ...]
+    had: tuple[str, ...]
 
     @property
     def current(self) -> HistoryEntry | None:
@@ -157,12 +181,12 @@ def profile_by_id(connection: Connection, contract_id: int) -> Contract:
 
 
 def _profile(cursor: Cursor, contract_id: int) -> Contract:
-    asked = {"contract_id": contract_id}
-    found = row(cursor, _SQL["profile"], asked)
+    found = row(cursor, _SQL["profile"], {"contract_id": contract_id})
     if not found:
         raise UnknownCode("There is no such contract.")
+    asked = {"contract_id": contract_id, "domain_id": found.pop("domain_id")}
     history = tuple(HistoryEntry.from_row(r) for r in rows(cursor, _SQL["history"], asked))
     withdrawn = tuple(WithdrawnEntry.from_row(r) for r in rows(cursor, _SQL["withdrawn"], asked))
-    asked["domain_id"] = found.pop("domain_id")
     touches = tuple(Touch(**r) for r in rows(cursor, _SQL["touches"], asked))
-    return Contract(**found, history=history, withdrawn=withdrawn, touches=touches)
+    had = tuple((row(cursor, _SQL["had"], asked) or {"codes": ()})["codes"])
+    return Contract(**found, history=history, withdrawn=withdrawn, touches=touches, had=had)

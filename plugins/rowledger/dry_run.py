@@ -99,7 +99,7 @@ def _load(worker: pipeline.Worker, batch: Batch, template: ImportTemplate) -> No
                     break
                 loading.lock(cursor, batch)
                 outcomes += loading.merge(cursor, batch, template, key, upto)
-                chunk = {"seqno": batch.seqno, "after": key, "upto": upto}
+                chunk = {"seqno": batch.seqno, "domain_id": batch.domain_id, "after": key, "upto": upto}
                 _copy_out(cursor, _SQL["ledger_of_chunk"], batch, chunk, rows)
                 _copy_out(cursor, loader.CHANGES, batch, chunk, changes)
             with transaction(connection) as cursor:

@@ -1,7 +1,7 @@
 """What need not be kept any more, removed: by the retention of each domain (``include/retention.yml``).
 
 In: batches that have ended, as many days ago as their domain says, and the folder of kept files. Out: files, cells of
-refused records, staging tables, volumes of the ledger and Idempotency-Keys that are gone; a row per batch of what it does
+refused records, staging tables, volumes of the ledger, years of histories and Idempotency-Keys that are gone; a row per batch of what it does
 not keep any more, an event of it, and a report of the run. Batches that have not ended, that are being rolled back, or for
 which something is still to be read from their file are left alone.
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from rowledger import batches, staging, uploads
+from rowledger import batches, histories, staging, uploads
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction, trial
 from rowledger.errors import SetupError, TryAgain, UnknownCode
 from rowledger.pipeline import Worker, again
@@ -88,6 +88,8 @@ def _domains(connection: Connection, retention: Retention) -> list[_Domain]:
 def _clean(worker: Worker, retention: Retention, domains: list[_Domain]) -> Iterator[Removed]:
     for domain in domains:
         yield from _volumes(worker, domain, retention.days(domain.code, "ledger"))
+        if days := retention.days(domain.code, "history"):
+            yield from _years(worker, domain, days)
         for what, key, do in (
             ("cells", "cells", _strip),
             ("staging", "staging", _drop),
@@ -162,6 +164,14 @@ def _drop_volume(worker: Worker, domain: _Domain, volume: dict[str, Any]) -> boo
     if not worker.connection.trial:
         log.info("The table %s is dropped: the ledger of batches that are over", volume["name"])
     return True
+
+
+def _years(worker: Worker, domain: _Domain, days: int) -> Iterator[Removed]:
+    for gone in histories.let_go(worker.connection, domain.domain_id, days):
+        if not worker.connection.trial:
+            log.info("Domain %s: the %s is kept from %s on", domain.code, gone.name, gone.first_day)
+        yield from _told(Removed(domain.code, f"years of the {gone.name}", gone.years, gone.bytes))
+        yield from _told(Removed(domain.code, f"entries of the {gone.name}", gone.entries))
 
 
 def _decide(

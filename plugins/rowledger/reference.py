@@ -381,6 +381,8 @@ def _save_contracts(cursor: Cursor, domain_id: int | None, contracts: Sequence[C
         return Loaded()
     cursor.execute(queries("loading")["lock"], {"kind": "contract", "domain_id": domain_id})
     lines = [contract.model_dump(mode="json") for contract in contracts]
+    given = {"domain_id": domain_id, "lines": Json(lines)}
+    cursor.execute(_SQL["open_history"], given)
     return _write(cursor, "save_contracts", lines, domain_id)
 
 

@@ -2,9 +2,10 @@
 
     others: {staging: 30, upload_keys: 30}
     domains:
-      DEMO: {files: 400, cells: 90, ledger: 1100}
+      DEMO: {files: 400, cells: 90, ledger: 1100, history: 2500}
 
-Days are counted from the end of a batch; from its use for an ``upload_key``. What a domain does not mention is as for
+Days are counted from the end of a batch; from its own day for an entry of a ``history``, from its use for an
+``upload_key``. What a domain does not mention is as for
 ``others``; what those do not mention either is kept for ever.
 """
 
@@ -22,8 +23,8 @@ _Days = Annotated[int, Field(ge=1, le=36_500, strict=True)] | Literal["forever"]
 
 
 class Days(BaseModel):
-    """For how many days uploaded files, cells of refused records, staging of failed batches, records of the ledger and
-    Idempotency-Keys are kept."""
+    """For how many days uploaded files, cells of refused records, staging of failed batches, records of the ledger,
+    entries of histories and Idempotency-Keys are kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,6 +32,7 @@ class Days(BaseModel):
     cells: _Days = "forever"
     staging: _Days = "forever"
     ledger: _Days = "forever"
+    history: _Days = "forever"
     upload_keys: _Days = "forever"
 
 

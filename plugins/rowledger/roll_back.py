@@ -165,6 +165,7 @@ _WHY = {
     "key_taken": '"{detail}", which it had before, belongs to another contact now.',
     "contact_gone": 'The contact "{detail}", which it had before, does not exist any more.',
     "gone": "It does not exist any more.",
+    "history_not_kept": "What it was before is not kept any more.",
     "not_noted": "What it was before was not noted at that time.",
     "refused_by_database": "The database does not take what it had before ({detail}).",
 }

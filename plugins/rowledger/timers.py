@@ -75,6 +75,7 @@ def _give_chunk(
     here |= {"upto": found["contract_id"], "day": upto}
     # No chunk of an import, or of another run, at the same time: it would judge by what is not current any more.
     cursor.execute(queries("loading")["lock"], {"kind": "contract_status", "domain_id": domain["domain_id"]})
+    cursor.execute(sql.SQL(_SQL["open"]).format(chunk=sql.SQL(_SQL["chunk"])), here)
     which = sql.SQL("contract.contract_id IN ({})").format(sql.SQL(_SQL["chunk"]))
     cursor.execute(_with_due("give", which), here)
     return found["contract_id"], [Given(domain["code"], **given) for given in cursor]  # type: ignore[arg-type]

@@ -24,10 +24,10 @@ WITH made AS (
     SELECT domain_id, 'WALK' || lpad(n::text, 5, '0'), '2026-01-01', status_id, '2026-01-01'
     FROM contract_status JOIN domain USING (domain_id), generate_series(0, %(contracts)s - 1) AS n
     WHERE domain.code = 'DEMO' AND initial
-    RETURNING contract_id, status_id, date_result
+    RETURNING contract_id, domain_id, status_id, date_result
 )
-INSERT INTO status_history (contract_id, status_id, date_result, cause)
-SELECT contract_id, status_id, date_result, 'initial' FROM made
+INSERT INTO status_history (contract_id, domain_id, status_id, date_result, cause)
+SELECT contract_id, domain_id, status_id, date_result, 'initial' FROM made
 """
 DIRTY = (
     "Customer number,Email,Last name,City,Country\n"

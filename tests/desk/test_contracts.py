@@ -132,8 +132,8 @@ def test_what_people_wrote_is_never_markup(client: TestClient, connection: Conne
     with transaction(connection) as cursor:
         cursor.execute(
             "UPDATE contract SET status_id = (SELECT status_id FROM contract_status WHERE code = '20')"
-            " WHERE form_id = 'F1'; INSERT INTO status_history (contract_id, status_id, date_result, cause)"
-            " SELECT contract_id, status_id, '2026-02-01', 'timer' FROM contract WHERE form_id = 'F1'"
+            " WHERE form_id = 'F1'; INSERT INTO status_history (contract_id, domain_id, status_id, date_result, cause)"
+            " SELECT contract_id, domain_id, status_id, '2026-02-01', 'timer' FROM contract WHERE form_id = 'F1'"
         )
     page = client.get("/contracts?domain=DEMO&form_id=F1").text
     assert "&lt;script&gt;" in page

@@ -25,7 +25,7 @@ _COLUMNS = """
            array_agg(column_name::text) FILTER (WHERE data_type LIKE 'timestamp%%') AS times
     FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
     WHERE table_schema = 'rowledger' AND table_type = 'BASE TABLE'
-      AND table_name !~ '^import_record_' GROUP BY table_name ORDER BY table_name"""
+      AND table_name !~ '^(import_record|(status|subscription)_history)_' GROUP BY table_name ORDER BY table_name"""
 
 
 def contents(connection: Connection) -> dict[str, list[Any]]:

@@ -385,7 +385,7 @@ GUARDS = (
     Guard(
         "statuses are recorded when they are written",
         f"{_LEDGER}::test_what_waited_for_its_turn_is_recorded_when_it_was_written",
-        ("sql/migrations/0009_recorded_at.sql", "ALTER TABLE status_history ALTER COLUMN recorded_at SET DEFAULT statement_timestamp();", ""),
+        ("sql/migrations/0026_histories.sql", "recorded_at timestamptz NOT NULL DEFAULT statement_timestamp(),\n    cause", "recorded_at timestamptz NOT NULL DEFAULT now(),\n    cause"),
     ),
     # Others at the same time
     Guard(

@@ -237,8 +237,8 @@ class Place:
                     WHERE contact_subscription.opted_in
                     RETURNING contact_id, subscription_id
                 )
-                INSERT INTO subscription_history (contact_id, subscription_id, opted_in)
-                SELECT contact_id, subscription_id, false FROM gone""")
+                INSERT INTO subscription_history (contact_id, domain_id, subscription_id, opted_in)
+                SELECT contact_id, domain_id, subscription_id, false FROM gone JOIN contact USING (contact_id)""")
 
 
 def differences(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> list[Any]:

@@ -56,7 +56,7 @@ class Register:
     def history(self, form_id: str) -> list[tuple[str, str, str]]:
         found = self._rows("""
             SELECT h.date_result::text AS day, contract_status.code, cause
-            FROM status_chain AS h JOIN contract USING (contract_id) JOIN domain USING (domain_id)
+            FROM status_chain AS h JOIN contract USING (contract_id, domain_id) JOIN domain USING (domain_id)
             JOIN contract_status ON contract_status.status_id = h.status_id
             WHERE domain.code = %(domain)s AND form_id = %(form_id)s ORDER BY h.date_result""", form_id)  # fmt: skip
         return [(r["day"], r["code"], r["cause"]) for r in found]

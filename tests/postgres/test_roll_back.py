@@ -1006,8 +1006,8 @@ BY_HAND = """
           AND subscription_id = (SELECT subscription_id FROM subscription WHERE list_id = '{list_id}')
         RETURNING contact_id, subscription_id
     )
-    INSERT INTO subscription_history (contact_id, subscription_id, opted_in)
-    SELECT contact_id, subscription_id, false FROM stands"""
+    INSERT INTO subscription_history (contact_id, domain_id, subscription_id, opted_in)
+    SELECT contact_id, domain_id, subscription_id, false FROM stands JOIN contact USING (contact_id)"""
 
 
 def test_of_the_origins_the_next_one_is_the_first_again(world: World) -> None:

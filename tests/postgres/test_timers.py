@@ -94,7 +94,7 @@ class Place:
     def histories(self) -> list[tuple[Any, ...]]:
         found = self._rows("""
             SELECT form_id, h.date_result - %(signed)s AS day, s.code, cause, p.code AS before
-            FROM status_chain AS h JOIN contract USING (contract_id) JOIN domain USING (domain_id)
+            FROM status_chain AS h JOIN contract USING (contract_id, domain_id) JOIN domain USING (domain_id)
             JOIN contract_status AS s ON s.status_id = h.status_id
             LEFT JOIN contract_status AS p ON p.status_id = previous_status_id
             WHERE domain.code = %(domain)s

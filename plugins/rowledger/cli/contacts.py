@@ -96,6 +96,10 @@ def _print_subscriptions(found: contacts.Profile) -> None:
             f"  {one['recorded_at']:%Y-%m-%d %H:%M} {way} {plain(one['list_id'])}{withdrawn}  [dim]{_provenance(one)}[/dim]"
         )
     _say_what_is_left_out("changes", len(found.subscription_history), found.totals["subscription_history"])
+    if found.subscription_history and found.history_kept_from:
+        out.print(
+            f"  [dim]Kept from {found.history_kept_from} on; of what came before, the last change of each list.[/dim]"
+        )
 
 
 def _print_records(found: contacts.Profile) -> None:

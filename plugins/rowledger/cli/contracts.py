@@ -107,6 +107,11 @@ def _print_contract(found: contracts.Contract) -> None:
         out.print(_told(touch))
     if found.history:
         out.print(_history_table(found.history))
+        if found.had:
+            out.print(
+                f"[dim]When it was given what it had before is not kept any more. Of its statuses until "
+                f"{found.history[0].date_result} these are known: {', '.join(map(plain, found.had))}.[/dim]"
+            )
         for seqno, file in dict.fromkeys((e.seqno, _file(e)) for e in found.history if e.seqno):
             out.print(f"Import batch {seqno}: {file}")
     for entry in found.withdrawn:

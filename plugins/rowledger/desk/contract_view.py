@@ -11,7 +11,7 @@ from rowledger import contracts
 from rowledger.contracts import Contract, HistoryEntry, StatusEntry
 from rowledger.db import Connection
 from rowledger.desk.problems import Refused
-from rowledger.errors import UnknownCode
+from rowledger.errors import NotPossible, UnknownCode
 
 KINDS = ("contract", "contract_status")  # the batches that say something of contracts
 COLOURS = 6
@@ -82,12 +82,16 @@ def spans(history: Sequence[StatusEntry], today: date) -> list[Span]:
 
 @dataclass(frozen=True)
 class Answer:
-    """Which status a contract had on a day, as we knew it at a moment; or what is wrong with the question, by field."""
+    """Which status a contract had on a day, as we knew it at a moment; or what is wrong with the question, by field.
+
+    ``not_kept`` says in a sentence that nobody knows any more.
+    """
 
     day: date | None
     moment: datetime | None
     status: StatusEntry | None
     faults: dict[str, str]
+    not_kept: str | None = None
 
 
 def as_of(connection: Connection, contract: Contract, on: str, known_at: str) -> Answer | None:
@@ -99,7 +103,10 @@ def as_of(connection: Connection, contract: Contract, on: str, known_at: str) ->
     moment = _read(contracts.moment, known_at, "known_at", faults)
     if faults:
         return Answer(day, moment, None, faults)
-    status = contracts.status_as_of(connection, contract.domain, contract.form_id, day, moment)
+    try:
+        status = contracts.status_as_of(connection, contract.domain, contract.form_id, day, moment)
+    except NotPossible as unknown:
+        return Answer(day, moment, None, {}, str(unknown))
     return Answer(day, moment, status, {})
 
 

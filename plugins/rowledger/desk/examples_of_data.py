@@ -14,7 +14,7 @@ CONTRACT: dict[str, Any] = {
     "history": [_ENTRY], "contact_id": 88, "contact": "K10001", "contact_name": "Ada Byron",
     "touches": [{"seqno": 7, "record_no": 3, "outcome": "created", "before": None, "recorded_at": "2026-01-13T09:00:02Z",
                  "file_name": "contracts_may.csv", "uploaded_by": "mia", "rolled_back_at": None}],
-    "withdrawn": [], "as_of": {"on": "2026-02-02", "known_at": None, "status": _ENTRY},
+    "withdrawn": [], "had": [], "as_of": {"on": "2026-02-02", "known_at": None, "status": _ENTRY, "not_kept": None},
 }  # fmt: skip
 CONTACT: dict[str, Any] = {
     "contact_id": 88, "domain": "DEMO",
@@ -33,7 +33,7 @@ CONTACT: dict[str, Any] = {
                  "changes": {"city": {"before": "Köln", "after": "Bonn"}}, "reasons": None, "warnings": None,
                  "file_name": "contacts_june.csv", "uploaded_by": "mia", "uploaded_at": "2026-03-01T09:58:00Z",
                  "origins_added": [], "opted_in": [], "opted_out": [], "rolled_back_at": None}],
-    "totals": {"records": 2, "subscription_history": 1, "contracts": 1},
+    "totals": {"records": 2, "subscription_history": 1, "contracts": 1}, "history_kept_from": None,
 }  # fmt: skip
 _USE: dict[str, Any] = {"versions": 2, "batches": 120, "last_used_at": "2026-05-04T08:12:03Z"}
 TEMPLATES: dict[str, Any] = {

@@ -33,7 +33,8 @@ def one_contract(
 ) -> JSONResponse:
     """A contract: its current status, and its history in order. With ``on`` or ``known_at`` also ``as_of``: the status then.
 
-    Its contact is there for who has the right on personal data of contacts.
+    ``not_kept`` is a sentence if nobody knows any more, ``had`` the codes of the statuses before a history of which only
+    the end is kept. Its contact is there for who has the right on personal data of contacts.
     """
     found = contract_view.find(connection, domain, form_id)
     shown = contract_view.shown(found, kinds, kinds_with(request, Right.PERSONAL))
@@ -42,7 +43,9 @@ def one_contract(
         wrong = [{"field": field, "message": fault} for field, fault in answer.faults.items()]
         raise Refused(422, " ".join(answer.faults.values()), errors=wrong)
     if answer:
-        shown["as_of"] = {"on": answer.day, "known_at": answer.moment, "status": answer.status}
+        shown["as_of"] = {
+            "on": answer.day, "known_at": answer.moment, "status": answer.status, "not_kept": answer.not_kept
+        }  # fmt: skip
     return JSONResponse(jsonable_encoder(shown))
 
 

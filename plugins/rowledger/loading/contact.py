@@ -100,6 +100,8 @@ def merge(
     }
     named = row(cursor, queries("contact")["named_at_upload"], values) or {}
     linked = any(named.values()) or any(column.field in LINKS for column in template.columns)
+    if linked:
+        cursor.execute(queries("contact")["open"], values)
     # However large contact is, a chunk finds its few rows by index; the planner would rather read the whole table.
     cursor.execute("SET LOCAL enable_seqscan = off")
     cursor.execute(_sql("find", **parts), values)
@@ -125,8 +127,7 @@ def restore(cursor: Cursor, batch: Batch) -> None:
     values = {"seqno": batch.seqno, "domain_id": batch.domain_id}
     own = [field.name for field in KIND.fields if field.name not in LINKS]
     fields = [_sql("restored_field", field=sql.Identifier(name), key=sql.Literal(name)) for name in own]
-    cursor.execute(queries("contact")["remove"])
-    for part in ("remove_origins", "withdraw", "stand_back"):
+    for part in ("remove", "remove_origins", "withdraw", "stand_back"):
         cursor.execute(queries("contact")[part], values)
     cursor.execute(_sql("free_keys", holders=_sql("holders")), values)
     cursor.execute(_sql("restore", fields=sql.SQL(", ").join(fields)))

@@ -40,15 +40,14 @@ def merge(
     cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
 ) -> Counter[str]:
     """Register and correct the chunk's contracts, enter their initial status, write the ledger."""
-    policies = template.policies
+    policies, table = template.policies, staging.table(batch)
+    values = {"seqno": batch.seqno, "domain_id": batch.domain_id, "after": after, "upto": upto}
+    cursor.execute(sql.SQL(queries("contract")["open"]).format(staging=table), values)
     cursor.execute(
-        sql.SQL(queries("contract")["merge"]).format(staging=staging.table(batch), **_parts(template)),
-        {
-            "seqno": batch.seqno,
-            "domain_id": batch.domain_id,
+        sql.SQL(queries("contract")["merge"]).format(staging=table, **_parts(template)),
+        values
+        | {
             "domain": batch.domain,
-            "after": after,
-            "upto": upto,
             "mode": policies.mode,
             "unknown_contact_ignored": policies.unknown_contact == "ignore",
             "future_allowed": policies.future_dates == "allow",
@@ -67,7 +66,7 @@ def settle(cursor: Cursor, batch: Batch) -> None:
 
 def restore(cursor: Cursor, batch: Batch) -> None:
     """Remove the contracts that were created, with their initial status; give the others their fields back."""
-    cursor.execute(queries("contract")["remove"])
+    cursor.execute(queries("contract")["remove"], {"domain_id": batch.domain_id})
     cursor.execute(queries("contract")["restore"])
 
 

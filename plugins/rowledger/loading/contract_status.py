@@ -11,7 +11,7 @@ from collections import Counter
 from psycopg2 import sql
 
 from rowledger import loading, parked, staging
-from rowledger.db import Cursor, queries
+from rowledger.db import Cursor, queries, row
 from rowledger.model import Batch, Kind, TargetField
 from rowledger.templates import ImportTemplate
 
@@ -69,15 +69,21 @@ def _merge(
     written: sql.Composable,
 ) -> Counter[str]:
     policies = template.policies
+    values = {
+        "domain_id": batch.domain_id,
+        "kind": batch.kind,
+        "seqno": batch.seqno,
+        "after": after,
+        "upto": upto,
+    }
+    opened = row(cursor, sql.SQL(_SQL["open"]).format(chunk=chunk), values)
+    assert opened
     cursor.execute(
         sql.SQL(_SQL["merge"]).format(chunk=chunk, written=written),
-        {
-            "kind": batch.kind,
-            "seqno": batch.seqno,
-            "domain_id": batch.domain_id,
+        values
+        | {
             "domain": batch.domain,
-            "after": after,
-            "upto": upto,
+            "kept_from": opened["kept_from"],
             "unknown_contract": _OUTCOMES[policies.unknown_contract or "reject"],
             "unknown_status": _OUTCOMES[policies.unknown_status or "ignore"],
             "future_allowed": policies.future_dates == "allow",
@@ -96,5 +102,5 @@ def settle(cursor: Cursor, batch: Batch) -> None:
 
 def restore(cursor: Cursor, batch: Batch) -> None:
     """Withdraw the entries, and move their contracts back to the last one that is left."""
-    cursor.execute(_SQL["withdraw"])
-    cursor.execute(_SQL["move_back"])
+    for part in ("withdraw", "move_back"):
+        cursor.execute(_SQL[part], {"domain_id": batch.domain_id})

@@ -95,7 +95,7 @@ WHERE status NOT IN ('executed', 'cancelled')
 
 -- name: one_history_entry_per_change
 -- Every record that entered a status, at once or replayed, has exactly one history entry, and every entry such a record.
--- But for a contract whose creation was rolled back: it took its withdrawn entries with it.
+-- But for a contract whose creation was rolled back: it took its withdrawn entries with it. And for what is not kept.
 SELECT coalesce('batch ' || r.seqno || ' record ' || r.record_no, 'history ' || h.history_id)
 FROM (SELECT seqno, record_no, target_id FROM import_record JOIN import_batch USING (seqno, domain_id)
       WHERE kind = 'contract_status' AND outcome IN ('created', 'updated', 'historic')
@@ -106,9 +106,42 @@ FULL JOIN (SELECT history_id, seqno, record_no, contract_id FROM status_history 
   ON h.seqno = r.seqno AND h.record_no = r.record_no AND h.contract_id = r.target_id
 WHERE r.seqno IS NULL AND h.seqno NOT IN (SELECT seqno FROM ledger_not_kept)
    OR h.history_id IS NULL
+      AND NOT EXISTS (SELECT FROM status_history AS first WHERE first.contract_id = r.target_id AND had IS NOT NULL)
       AND NOT EXISTS (SELECT FROM roll_back_record AS undone
                       WHERE (undone.seqno, undone.record_no) = (r.seqno, r.record_no) AND result = 'restored'
-                        AND NOT EXISTS (SELECT FROM contract WHERE contract_id = undone.target_id))
+                        AND (NOT EXISTS (SELECT FROM contract WHERE contract_id = undone.target_id)
+                             OR EXISTS (SELECT FROM history_kept JOIN contract USING (domain_id)
+                                        WHERE history = 'status_history' AND contract_id = undone.target_id)))
+
+-- name: histories_have_their_target
+-- Every entry of a history is of a contract or contact of its domain, with a status or list of it.
+SELECT 'status history ' || history_id
+FROM status_history AS h
+LEFT JOIN contract USING (contract_id) LEFT JOIN contract_status AS status ON status.status_id = h.status_id
+WHERE contract.domain_id IS DISTINCT FROM h.domain_id OR status.domain_id IS DISTINCT FROM h.domain_id
+UNION ALL
+SELECT 'subscription history ' || history_id
+FROM subscription_history AS h
+LEFT JOIN contact USING (contact_id) LEFT JOIN subscription USING (subscription_id)
+WHERE contact.domain_id IS DISTINCT FROM h.domain_id OR subscription.domain_id IS DISTINCT FROM h.domain_id
+
+-- name: histories_have_place
+-- The volumes of the histories are the tables that there are.
+SELECT history_volume_table(history, domain_id, first_day, end_day)
+FROM history_volume
+GROUP BY history, domain_id, first_day, end_day
+HAVING bool_or(removed_at IS NULL) <> (to_regclass(history_volume_table(history, domain_id, first_day, end_day)) IS NOT NULL)
+
+-- name: what_is_not_kept_was_before
+-- What stands for entries that are not kept is the first entry of its contract, and before the years that are kept.
+SELECT 'contract ' || first.contract_id
+FROM status_history AS first LEFT JOIN history_kept AS kept ON history = 'status_history' AND kept.domain_id = first.domain_id
+WHERE had IS NOT NULL
+  AND (date_result >= coalesce(first_day, '-infinity')
+       OR EXISTS (SELECT FROM status_history AS h
+                  WHERE h.contract_id = first.contract_id AND h.history_id <> first.history_id
+                    AND (h.date_result, coalesce(h.seqno, 0), coalesce(h.record_no, 0))
+                        < (first.date_result, coalesce(first.seqno, 0), coalesce(first.record_no, 0))))
 
 -- name: one_entry_per_record
 -- No record has two history entries.
@@ -202,6 +235,8 @@ WHERE kind = 'contact' AND outcome = 'updated' AND coalesce(before, '{}') = '{}'
                   WHERE o.contact_id = target_id AND (o.seqno, o.record_no) = (r.seqno, r.record_no))
   AND NOT EXISTS (SELECT FROM subscription_history AS h
                   WHERE h.contact_id = target_id AND (h.seqno, h.record_no) = (r.seqno, r.record_no))
+  AND NOT EXISTS (SELECT FROM history_kept AS kept
+                  WHERE history = 'subscription_history' AND kept.domain_id = r.domain_id AND recorded_at < first_day)
   AND NOT EXISTS (SELECT FROM roll_back_record AS undone
                   WHERE (undone.seqno, undone.record_no) = (r.seqno, r.record_no) AND result = 'restored')
 

@@ -252,8 +252,8 @@ entered AS (
     RETURNING contact_id, subscription_id, opted_in
 ),
 recorded AS (
-    INSERT INTO subscription_history (contact_id, subscription_id, opted_in, seqno, record_no)
-    SELECT contact_id, subscription_id, entered.opted_in, %(seqno)s, record_no
+    INSERT INTO subscription_history (contact_id, domain_id, subscription_id, opted_in, seqno, record_no)
+    SELECT contact_id, %(domain_id)s, subscription_id, entered.opted_in, %(seqno)s, record_no
     FROM entered JOIN wishes USING (contact_id, subscription_id)
     RETURNING record_no
 ),
@@ -275,6 +275,10 @@ linked AS (
     FROM (SELECT record_no FROM added UNION SELECT record_no FROM recorded) AS changed
     FULL JOIN kept USING (record_no)
 )
+
+-- name: open
+-- There is a place in the history for what is entered now, and if the year ends meanwhile.
+SELECT open_history('subscription_history', %(domain_id)s, ARRAY[current_date, current_date + 365])
 
 -- name: changes
 -- What the records of a chunk changed: for a new contact all it has, for another what became of what was there before.
@@ -300,7 +304,7 @@ CROSS JOIN LATERAL (
     SELECT jsonb_agg(list_id ORDER BY list_id) FILTER (WHERE opted_in) AS joined,
            jsonb_agg(list_id ORDER BY list_id) FILTER (WHERE NOT opted_in) AS gone
     FROM subscription_history AS h JOIN subscription USING (subscription_id)
-    WHERE h.contact_id = target_id AND h.seqno = r.seqno AND h.record_no = r.record_no
+    WHERE h.domain_id = %(domain_id)s AND h.contact_id = target_id AND h.seqno = r.seqno AND h.record_no = r.record_no
 ) AS lists
 WHERE r.seqno = %(seqno)s AND outcome IN ('created', 'updated')
   AND (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
@@ -323,12 +327,18 @@ SELECT r.record_no, r.target_id, r.outcome, coalesce(now.fields ->> 'external_id
        CASE
            WHEN now.fields IS NULL THEN 'gone'
            WHEN later.reason IS NOT NULL THEN later.reason
+           WHEN r.recorded_at < (
+               SELECT first_day FROM history_kept
+               WHERE history = 'subscription_history' AND domain_id = %(domain_id)s
+                 AND (EXISTS (SELECT FROM import_batch_subscription WHERE seqno = %(seqno)s)
+                      OR (SELECT columns ?| ARRAY['subscriptions', 'opt_outs'] FROM import_batch WHERE seqno = %(seqno)s))
+           ) THEN 'history_not_kept'
            WHEN r.outcome = 'updated' AND r.before IS NULL
                 AND r.recorded_at <= (SELECT applied_at FROM migration WHERE name = '0005_contacts.sql') THEN 'not_noted'
            WHEN named.form_id IS NOT NULL THEN 'named_by_contract'
            WHEN r.outcome = 'created' AND EXISTS (
                SELECT FROM subscription_history AS h
-               WHERE h.contact_id = r.target_id AND h.seqno IS NULL) THEN 'changed_by_hand'
+               WHERE h.domain_id = %(domain_id)s AND h.contact_id = r.target_id AND h.seqno IS NULL) THEN 'changed_by_hand'
        END AS reason,
        later.seqno AS later_seqno, later.record_no AS later_record_no,
        CASE WHEN later.reason IS NULL THEN named.form_id END AS detail,
@@ -352,7 +362,7 @@ SELECT r.record_no, r.target_id, r.outcome, coalesce(now.fields ->> 'external_id
                           'record_no', h.record_no, 'withdrawn_at', withdrawn_at)
                           ORDER BY history_id), '[]')
                FROM subscription_history AS h JOIN subscription USING (subscription_id)
-               WHERE h.contact_id = r.target_id
+               WHERE h.domain_id = %(domain_id)s AND h.contact_id = r.target_id
                  AND (r.outcome = 'created' OR (h.seqno, h.record_no) = (%(seqno)s, r.record_no)))
        ) AS removed
 FROM reached
@@ -419,7 +429,7 @@ subscriptions AS (
     DELETE FROM contact_subscription USING gone WHERE contact_id = target_id
 ),
 history AS (
-    DELETE FROM subscription_history USING gone WHERE contact_id = target_id
+    DELETE FROM subscription_history USING gone WHERE domain_id = %(domain_id)s AND contact_id = target_id
 )
 DELETE FROM contact USING gone WHERE contact_id = target_id
 
@@ -430,7 +440,8 @@ WHERE reason IS NULL AND added.contact_id = target_id AND (added.seqno, added.re
 -- name: withdraw
 UPDATE subscription_history AS h SET withdrawn_at = statement_timestamp()
 FROM effect
-WHERE reason IS NULL AND h.contact_id = target_id AND (h.seqno, h.record_no) = (%(seqno)s, effect.record_no)
+WHERE reason IS NULL AND h.domain_id = %(domain_id)s AND h.contact_id = target_id
+  AND (h.seqno, h.record_no) = (%(seqno)s, effect.record_no)
 
 -- name: stand_back
 -- A contact stands with a list where the last entry that is left says, or nowhere.
@@ -439,11 +450,11 @@ USING (
     SELECT DISTINCT h.contact_id, h.subscription_id, last.opted_in, last.recorded_at
     FROM effect
     JOIN subscription_history AS h
-      ON h.contact_id = target_id AND (h.seqno, h.record_no) = (%(seqno)s, effect.record_no)
+      ON h.domain_id = %(domain_id)s AND h.contact_id = target_id AND (h.seqno, h.record_no) = (%(seqno)s, effect.record_no)
     LEFT JOIN LATERAL (
         SELECT opted_in, recorded_at
         FROM subscription_history AS left_over
-        WHERE left_over.contact_id = h.contact_id AND left_over.subscription_id = h.subscription_id
+        WHERE left_over.domain_id = %(domain_id)s AND left_over.contact_id = h.contact_id AND left_over.subscription_id = h.subscription_id
           AND withdrawn_at IS NULL
         ORDER BY history_id DESC
         LIMIT 1

@@ -37,7 +37,7 @@ ORDER BY display_sequence, list_id
 -- Who is in no batch was opted in or out by hand.
 SELECT recorded_at, list_id, name, type, opted_in, seqno, record_no, file_name, uploaded_by, withdrawn_at
 FROM subscription_history AS h JOIN subscription USING (subscription_id) LEFT JOIN import_batch USING (seqno)
-WHERE contact_id = %(contact_id)s
+WHERE h.domain_id = %(domain_id)s AND contact_id = %(contact_id)s
 ORDER BY history_id DESC
 LIMIT %(limit)s
 
@@ -50,10 +50,12 @@ SELECT r.recorded_at, seqno, record_no, outcome, before, reasons, r.warnings, fi
              WHERE added.contact_id = target_id AND (added.seqno, added.record_no) = (r.seqno, r.record_no)
              ORDER BY entry_id) AS origins_added,
        ARRAY(SELECT list_id FROM subscription_history AS h JOIN subscription USING (subscription_id)
-             WHERE h.contact_id = target_id AND (h.seqno, h.record_no) = (r.seqno, r.record_no) AND opted_in
+             WHERE h.domain_id = %(domain_id)s AND h.contact_id = target_id
+               AND (h.seqno, h.record_no) = (r.seqno, r.record_no) AND opted_in
              ORDER BY display_sequence, list_id) AS opted_in,
        ARRAY(SELECT list_id FROM subscription_history AS h JOIN subscription USING (subscription_id)
-             WHERE h.contact_id = target_id AND (h.seqno, h.record_no) = (r.seqno, r.record_no) AND NOT opted_in
+             WHERE h.domain_id = %(domain_id)s AND h.contact_id = target_id
+               AND (h.seqno, h.record_no) = (r.seqno, r.record_no) AND NOT opted_in
              ORDER BY display_sequence, list_id) AS opted_out
 FROM import_record AS r JOIN import_batch USING (seqno, domain_id)
 LEFT JOIN LATERAL (
@@ -64,8 +66,12 @@ WHERE target_id = %(contact_id)s AND domain_id = %(domain_id)s AND kind = 'conta
 ORDER BY r.recorded_at DESC, seqno DESC, record_no DESC
 LIMIT %(limit)s
 
+-- name: kept
+SELECT first_day FROM history_kept WHERE history = 'subscription_history' AND domain_id = %(domain_id)s
+
 -- name: totals
-SELECT (SELECT count(*) FROM subscription_history WHERE contact_id = %(contact_id)s) AS subscription_history,
+SELECT (SELECT count(*) FROM subscription_history
+        WHERE domain_id = %(domain_id)s AND contact_id = %(contact_id)s) AS subscription_history,
        (SELECT count(*) FROM import_record JOIN import_batch USING (seqno, domain_id)
         WHERE target_id = %(contact_id)s AND domain_id = %(domain_id)s AND kind = 'contact') AS records,
        (SELECT count(*) FROM contract WHERE contact_id = %(contact_id)s) AS contracts

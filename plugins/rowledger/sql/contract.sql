@@ -72,8 +72,8 @@ merged AS (
         END AS before
 ),
 entered AS (
-    INSERT INTO status_history (contract_id, status_id, date_result, cause)
-    SELECT contract_id, initial_id, initial_date, 'initial'
+    INSERT INTO status_history (contract_id, domain_id, status_id, date_result, cause)
+    SELECT contract_id, %(domain_id)s, initial_id, initial_date, 'initial'
     FROM merged
     WHERE action = 'INSERT' AND initial_id IS NOT NULL
     ORDER BY contract_id
@@ -145,6 +145,12 @@ written AS (
 )
 SELECT outcome, count(*) AS records FROM written GROUP BY outcome
 
+-- name: open
+-- There is a place in the history for the initial statuses of the chunk.
+SELECT open_history('status_history', %(domain_id)s, array_agg(DISTINCT date_trunc('year', sign_up_date)::date))
+FROM {staging}
+WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+
 -- name: changes
 -- What the records of a chunk changed: for a new contract all it has, for another what became of what was there before.
 SELECT record_no, now.fields ->> 'form_id' AS about, r.before,
@@ -191,7 +197,7 @@ SELECT r.record_no, r.target_id, r.outcome, now.form_id AS about,
                               'seqno', h.seqno, 'record_no', h.record_no, 'withdrawn_at', withdrawn_at)
                               ORDER BY history_id), '[]')
                    FROM status_history AS h JOIN contract_status USING (status_id)
-                   WHERE h.contract_id = r.target_id))
+                   WHERE h.domain_id = %(domain_id)s AND h.contract_id = r.target_id))
            ELSE jsonb_build_object('fields', (
                SELECT jsonb_object_agg(key, coalesce(now.fields -> key, 'null')) FROM jsonb_object_keys(r.before) AS key))
        END AS removed
@@ -216,7 +222,8 @@ LEFT JOIN LATERAL (
         (SELECT CASE cause WHEN 'timer' THEN 'timer' ELSE 'has_status' END AS reason, h.seqno, h.record_no,
                 (SELECT code FROM contract_status AS s WHERE s.status_id = h.status_id AND cause = 'timer') AS code
          FROM status_history AS h
-         WHERE r.outcome = 'created' AND h.contract_id = r.target_id AND h.withdrawn_at IS NULL AND cause <> 'initial'
+         WHERE r.outcome = 'created' AND h.domain_id = %(domain_id)s AND h.contract_id = r.target_id
+           AND h.withdrawn_at IS NULL AND (cause <> 'initial' OR had IS NOT NULL)
          ORDER BY history_id DESC
          LIMIT 1)
         UNION ALL
@@ -238,7 +245,7 @@ WITH gone AS (
     SELECT target_id FROM effect WHERE reason IS NULL AND outcome = 'created'
 ),
 history AS (
-    DELETE FROM status_history USING gone WHERE contract_id = target_id
+    DELETE FROM status_history USING gone WHERE domain_id = %(domain_id)s AND contract_id = target_id
 )
 DELETE FROM contract USING gone WHERE contract_id = target_id
 

@@ -8,7 +8,9 @@ found AS (
            contract.date_result AS current_date_result, contract.seqno AS current_seqno,
            contract.record_no AS current_record_no, current_status.code AS current_code,
            coalesce(current_status.definitive, false) AS current_definitive,
-           coalesce(history.entered, false) AS in_history,
+           coalesce(history.entered, false) AS in_history, first.date_result AS kept_from,
+           (chunk.date_result, %(seqno)s::bigint, chunk.record_no)
+               < (first.date_result, coalesce(first.seqno, 0), coalesce(first.record_no, 0)) AS before_history,
            first_value(chunk.record_no) OVER (PARTITION BY chunk.form_id, chunk.date_result, result_code
                                               ORDER BY chunk.record_no) AS first_no
     FROM chunk
@@ -23,10 +25,18 @@ found AS (
     LEFT JOIN LATERAL (
         SELECT true AS entered
         FROM status_history AS h
-        WHERE h.contract_id = contract.contract_id AND h.date_result = chunk.date_result
+        WHERE h.domain_id = %(domain_id)s AND h.contract_id = contract.contract_id AND h.date_result = chunk.date_result
           AND h.status_id = status.status_id AND h.withdrawn_at IS NULL
         LIMIT 1
     ) AS history ON true
+    -- The first entry that is kept of a history that begins before what is kept of all.
+    LEFT JOIN LATERAL (
+        SELECT h.date_result, h.seqno, h.record_no
+        FROM status_history AS h
+        WHERE h.domain_id = %(domain_id)s AND h.contract_id = contract.contract_id AND h.had IS NOT NULL
+          AND h.date_result < %(kept_from)s::date AND chunk.date_result < %(kept_from)s::date
+        LIMIT 1
+    ) AS first ON true
 ),
 -- Rules that look at one record and today's database; rule is null for what comes after the current status.
 judged AS (
@@ -36,6 +46,7 @@ judged AS (
             WHEN status_id IS NULL THEN 'unknown_status'
             WHEN date_result > current_date AND NOT %(future_allowed)s THEN 'future_date'
             WHEN in_history THEN 'in_history'
+            WHEN before_history THEN 'before_history'
             -- What has no batch comes before the imports of its date.
             WHEN (date_result, %(seqno)s::bigint, first_no)
                  < (current_date_result, coalesce(current_seqno, 0), coalesce(current_record_no, 0))
@@ -56,12 +67,12 @@ in_order AS (
 ),
 decided AS (
     SELECT record_no, warnings, form_id, date_result, result_code, contract_id, status_id, retired, repeated,
-           NULL AS definitive_code, rule
+           NULL AS definitive_code, kept_from, rule
     FROM judged
     WHERE rule IS NOT NULL
     UNION ALL
     SELECT record_no, warnings, form_id, date_result, result_code, contract_id, status_id, retired, repeated,
-           CASE WHEN current_definitive THEN current_code ELSE substr(ended_by, 19) END,
+           CASE WHEN current_definitive THEN current_code ELSE substr(ended_by, 19) END, kept_from,
            CASE
                WHEN current_definitive THEN 'definitive_status'
                -- A repeat of what is refused is refused; a repeat of what is entered is not.
@@ -72,8 +83,8 @@ decided AS (
     FROM in_order
 ),
 entered AS (
-    INSERT INTO status_history (contract_id, status_id, date_result, cause, seqno, record_no)
-    SELECT contract_id, status_id, date_result, 'import', %(seqno)s, record_no
+    INSERT INTO status_history (contract_id, domain_id, status_id, date_result, cause, seqno, record_no)
+    SELECT contract_id, %(domain_id)s, status_id, date_result, 'import', %(seqno)s, record_no
     FROM decided
     WHERE rule IS NULL OR rule = 'historic'
     ORDER BY contract_id, date_result, record_no
@@ -97,6 +108,7 @@ explained AS (
             WHEN rule IN ('in_history', 'repeated') THEN 'unchanged'
             WHEN rule = 'unknown_contract' THEN %(unknown_contract)s
             WHEN rule = 'unknown_status' THEN %(unknown_status)s
+            WHEN rule = 'before_history' THEN 'ignored'
             ELSE 'rejected'
         END AS outcome,
         CASE rule WHEN 'unknown_contract' THEN 'contract' WHEN 'unknown_status' THEN 'status' END AS waits_for,
@@ -127,11 +139,21 @@ explained AS (
                 'rule', rule, 'column', %(result_code_column)s::text, 'value', result_code,
                 'message', format('Contract "%%s" is at the definitive status "%%s", which cannot be overwritten.',
                                   form_id, definitive_code)))
+            WHEN rule = 'before_history' THEN jsonb_build_array(jsonb_build_object(
+                'rule', rule, 'column', %(date_result_column)s::text, 'value', to_char(date_result, %(date_format)s),
+                'message', format('The history of contract "%%s" is not kept before %%s; nothing is entered there any more.',
+                                  form_id, to_char(kept_from, %(date_format)s))))
         END AS reasons
     FROM decided
 ),
 {written}
 SELECT outcome, count(*) AS records FROM written GROUP BY outcome
+
+-- name: open
+-- There is a place in the history for what the chunk enters.
+SELECT open_history('status_history', %(domain_id)s, array_agg(DISTINCT date_trunc('year', date_result)::date)), (
+    SELECT first_day FROM history_kept WHERE history = 'status_history' AND domain_id = %(domain_id)s) AS kept_from
+FROM ({chunk}) AS chunk
 
 -- name: from_staging
 SELECT record_no, warnings, form_id, date_result, result_code
@@ -182,7 +204,7 @@ SELECT r.record_no, form_id AS about, jsonb_build_object('status', previous.code
 FROM {staging} AS staged
 JOIN import_record AS r USING (record_no)
 CROSS JOIN LATERAL (
-    SELECT * FROM (SELECT * FROM status_chain WHERE contract_id = target_id) AS chain
+    SELECT * FROM (SELECT * FROM status_chain WHERE domain_id = %(domain_id)s AND contract_id = target_id) AS chain
     WHERE chain.seqno = r.seqno AND chain.record_no = r.record_no
 ) AS entry
 JOIN contract_status AS status ON status.status_id = entry.status_id
@@ -194,7 +216,11 @@ WHERE r.seqno = %(seqno)s AND outcome IN ('updated', 'historic')
 -- What the records of a chunk entered in histories. Whose contract was given another status later, or confirmed, is
 -- left: what counts is the order in which entries were made, not their dates.
 SELECT r.record_no, r.target_id, r.outcome, form_id AS about,
-       CASE WHEN mine.history_id IS NULL THEN 'gone' ELSE coalesce(entered.reason, later.reason) END AS reason,
+       CASE
+           WHEN now.contract_id IS NULL THEN 'gone'
+           WHEN mine.history_id IS NULL OR mine.had IS NOT NULL THEN 'history_not_kept'
+           ELSE coalesce(entered.reason, later.reason)
+       END AS reason,
        CASE WHEN entered.reason IS NULL THEN later.seqno ELSE entered.seqno END AS later_seqno,
        CASE WHEN entered.reason IS NULL THEN later.record_no ELSE entered.record_no END AS later_record_no,
        entered.code AS detail,
@@ -205,11 +231,11 @@ FROM (
     UNION ALL
     SELECT * FROM ({replayed}) AS replayed WHERE record_no > %(after)s AND record_no <= %(upto)s
 ) AS told
-LEFT JOIN LATERAL (SELECT form_id FROM contract WHERE contract_id = told.target_id LIMIT 1) AS now ON true
+LEFT JOIN LATERAL (SELECT contract_id, form_id FROM contract WHERE contract_id = told.target_id LIMIT 1) AS now ON true
 LEFT JOIN LATERAL (
-    SELECT history_id, status_id, date_result, recorded_at
+    SELECT history_id, status_id, date_result, recorded_at, had
     FROM status_history
-    WHERE contract_id = told.target_id AND (seqno, record_no) = (%(seqno)s, told.record_no) AND withdrawn_at IS NULL
+    WHERE domain_id = %(domain_id)s AND contract_id = told.target_id AND (seqno, record_no) = (%(seqno)s, told.record_no) AND withdrawn_at IS NULL
     LIMIT 1
 ) AS mine ON true
 LEFT JOIN contract_status AS status ON status.status_id = mine.status_id
@@ -220,7 +246,7 @@ LEFT JOIN LATERAL (
     SELECT CASE cause WHEN 'timer' THEN 'timer' ELSE 'changed_later' END AS reason, seqno, record_no,
            (SELECT code FROM contract_status AS s WHERE s.status_id = h.status_id AND cause = 'timer') AS code
     FROM status_history AS h
-    WHERE h.contract_id = told.target_id AND h.history_id > mine.history_id AND h.withdrawn_at IS NULL
+    WHERE h.domain_id = %(domain_id)s AND h.contract_id = told.target_id AND h.history_id > mine.history_id AND h.withdrawn_at IS NULL
       AND h.seqno IS DISTINCT FROM %(seqno)s
     ORDER BY h.history_id DESC
     LIMIT 1
@@ -229,7 +255,9 @@ LEFT JOIN LATERAL ({later}) AS later ON true
 
 -- name: withdraw
 UPDATE status_history SET withdrawn_at = statement_timestamp()
-FROM effect WHERE status_history.history_id = effect.history_id AND reason IS NULL
+FROM effect
+WHERE status_history.domain_id = %(domain_id)s AND contract_id = target_id
+  AND status_history.history_id = effect.history_id AND reason IS NULL
 
 -- name: move_back
 -- A contract stands where the last entry that is left says.
@@ -239,7 +267,7 @@ FROM (SELECT DISTINCT target_id FROM effect WHERE reason IS NULL) AS touched
 LEFT JOIN LATERAL (
     SELECT status_id, date_result, seqno, record_no
     FROM status_history
-    WHERE contract_id = touched.target_id AND withdrawn_at IS NULL
+    WHERE domain_id = %(domain_id)s AND contract_id = touched.target_id AND withdrawn_at IS NULL
     ORDER BY date_result DESC, seqno DESC NULLS LAST, record_no DESC NULLS LAST, history_id DESC
     LIMIT 1
 ) AS last ON true

@@ -7,12 +7,25 @@ SELECT status.code, status.description, phase.code AS phase, phase.description A
 FROM status_history
 JOIN contract_status AS status USING (status_id)
 JOIN contract_phase AS phase USING (phase_id)
-WHERE contract_id = %(contract_id)s
+WHERE status_history.domain_id = %(domain_id)s AND contract_id = %(contract_id)s
   AND (%(on)s::date IS NULL OR date_result <= %(on)s)
   AND (%(known_at)s::timestamptz IS NULL OR recorded_at <= %(known_at)s)
   AND (withdrawn_at IS NULL OR withdrawn_at > %(known_at)s)
 ORDER BY date_result DESC, seqno DESC NULLS LAST, record_no DESC, history_id DESC
 LIMIT 1
+
+-- name: kept
+-- Where what is kept of the domain's histories begins and since when, and whether there was more of this one.
+SELECT first_day, since, (
+    SELECT date_result FROM status_history
+    WHERE domain_id = %(domain_id)s AND contract_id = %(contract_id)s AND had IS NOT NULL) AS begins
+FROM history_kept WHERE history = 'status_history' AND domain_id = %(domain_id)s
+
+-- name: had
+-- The statuses that a contract had had by the first entry that is kept, if there were more.
+SELECT ARRAY(SELECT code FROM contract_status WHERE status_id = ANY(had) ORDER BY code) AS codes
+FROM status_history
+WHERE domain_id = %(domain_id)s AND contract_id = %(contract_id)s AND had IS NOT NULL
 
 -- name: profile
 SELECT contract_id, domain.domain_id, domain.code AS domain, form_id, sign_up_date, contact_id, contact.external_id AS contact,
@@ -29,7 +42,7 @@ JOIN contract_status AS status USING (status_id)
 JOIN contract_phase AS phase USING (phase_id)
 LEFT JOIN contract_status AS previous ON previous.status_id = previous_status_id
 LEFT JOIN import_batch USING (seqno)
-WHERE contract_id = %(contract_id)s
+WHERE status_chain.domain_id = %(domain_id)s AND contract_id = %(contract_id)s
 ORDER BY date_result, seqno NULLS FIRST, record_no NULLS FIRST, history_id
 
 -- name: withdrawn
@@ -39,7 +52,7 @@ FROM status_history
 JOIN contract_status AS status USING (status_id)
 JOIN contract_phase AS phase USING (phase_id)
 JOIN import_batch_roll_back USING (seqno)
-WHERE contract_id = %(contract_id)s AND withdrawn_at IS NOT NULL
+WHERE status_history.domain_id = %(domain_id)s AND contract_id = %(contract_id)s AND withdrawn_at IS NOT NULL
 ORDER BY date_result, seqno, record_no
 
 -- name: touches

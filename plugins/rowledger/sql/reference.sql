@@ -91,6 +91,10 @@ WHERE (s.name, s.type, s.display_sequence, s.disabled)
       IS DISTINCT FROM (excluded.name, excluded.type, excluded.display_sequence, excluded.disabled)
 RETURNING old.subscription_id IS NULL AS created
 
+-- name: open_history
+SELECT open_history('status_history', %(domain_id)s, array_agg(DISTINCT date_trunc('year', sign_up_date)::date))
+FROM jsonb_to_recordset(%(lines)s) AS given (sign_up_date date)
+
 -- name: save_contracts
 -- A new contract gets the domain's initial status at its sign-up. Only contracts of a reference file are recorded as
 -- changes; those of import batches are in the ledger.
@@ -107,8 +111,8 @@ WITH written AS (
               old.contract_id IS NULL AS created
 ),
 entered AS (
-    INSERT INTO status_history (contract_id, status_id, date_result, cause)
-    SELECT contract_id, status_id, after, 'initial'
+    INSERT INTO status_history (contract_id, domain_id, status_id, date_result, cause)
+    SELECT contract_id, %(domain_id)s, status_id, after, 'initial'
     FROM written WHERE created AND status_id IS NOT NULL
     ORDER BY contract_id
 ),

@@ -22,21 +22,24 @@ FROM (
           AND (current_status.definitive AND date_result < sign_up_date + given.automatic_after_days) IS NOT TRUE
           AND NOT EXISTS (
               SELECT FROM status_history AS h
-              WHERE h.contract_id = contract.contract_id AND h.status_id = given.status_id AND h.cause = 'timer')
+              WHERE h.domain_id = contract.domain_id AND h.contract_id = contract.contract_id
+                AND h.status_id = given.status_id AND h.cause = 'timer')
         OFFSET 0
     ) AS candidate
     -- LIMIT keeps the planner at index look-ups, instead of the whole history.
     LEFT JOIN LATERAL (
         SELECT true AS found
         FROM status_history AS h
-        WHERE h.contract_id = candidate.contract_id AND h.status_id = candidate.status_id AND h.date_result <= due
-          AND h.withdrawn_at IS NULL
+        WHERE h.domain_id = candidate.domain_id AND h.contract_id = candidate.contract_id
+          AND (h.status_id = candidate.status_id AND h.date_result <= due AND h.withdrawn_at IS NULL
+               -- What came before is not kept: it is as it was.
+               OR h.had IS NOT NULL AND (candidate.status_id = ANY(h.had) OR h.date_result > due))
         LIMIT 1
     ) AS had ON true
     LEFT JOIN LATERAL (
         SELECT h.history_id, h.status_id, status.definitive
         FROM status_history AS h JOIN contract_status AS status USING (status_id)
-        WHERE h.contract_id = candidate.contract_id AND h.withdrawn_at IS NULL
+        WHERE h.domain_id = candidate.domain_id AND h.contract_id = candidate.contract_id AND h.withdrawn_at IS NULL
           AND (h.date_result < due OR h.date_result = due AND h.seqno IS NULL)
         ORDER BY h.date_result DESC, h.seqno DESC NULLS LAST, h.record_no DESC, h.history_id DESC
         LIMIT 1
@@ -69,13 +72,21 @@ FROM (
 SELECT contract_id FROM due_contract
 WHERE domain_id = %(domain_id)s AND contract_id > %(after)s AND contract_id <= %(upto)s
 
+-- name: open
+-- There is a place in the history for what falls due in the chunk.
+SELECT open_history('status_history', %(domain_id)s,
+                    array_agg(DISTINCT date_trunc('year', sign_up_date + automatic_after_days)::date))
+FROM contract JOIN contract_status AS given USING (domain_id)
+WHERE domain_id = %(domain_id)s AND contract_id IN ({chunk})
+  AND automatic_after_days IS NOT NULL AND sign_up_date + automatic_after_days <= coalesce(%(day)s::date, current_date)
+
 -- name: give
 WITH due AS (
     {due}
 ),
 entered AS (
-    INSERT INTO status_history (contract_id, status_id, date_result, cause)
-    SELECT contract_id, due.status_id, due, 'timer'
+    INSERT INTO status_history (contract_id, domain_id, status_id, date_result, cause)
+    SELECT contract_id, due.domain_id, due.status_id, due, 'timer'
     FROM due JOIN contract_status USING (status_id)
     ORDER BY contract_id, due, code
     RETURNING history_id, contract_id, status_id, date_result
