@@ -67,9 +67,6 @@ def _let_go(cursor: Cursor, due: dict[str, Any], trial: bool) -> LetGo:
     volumes = rows(cursor, _SQL["volumes"], due)
     names = {"history": sql.Identifier(history), "day": sql.Identifier(_DAY[history])}
     tables = [sql.Identifier(*one["name"].split(".")) for one in volumes]
-    if not trial:
-        for table in tables:
-            cursor.execute(sql.SQL(_SQL["hold"]).format(table=table))
     entries = row(cursor, sql.SQL(_SQL["entries"]).format(**names), due)
     kept = sql.SQL(_SQL[f"kept_{history}"])
     if trial:

@@ -60,6 +60,7 @@ _FEEDS, _PLACES, _FEED_TABLES = (
 _STORES = "unit/test_stores.py"
 _HOUSE, _LOGS, _ERASED = "postgres/test_housekeeping.py", "postgres/test_logs.py", "postgres/test_erasure.py"
 _VOLUMES = "postgres/test_volumes.py"
+_HISTORIES = "postgres/test_histories.py"
 
 GUARDS = (
     # The fence
@@ -283,6 +284,37 @@ GUARDS = (
         "two registrars open one volume",
         f"{_VOLUMES}::test_two_who_need_the_same_volume_at_once_open_it_once",
         ("sql/migrations/0025_volumes.sql", "            PERFORM pg_advisory_xact_lock(hashtextextended('rowledger ledger', 25));\n", "            NULL;\n"),
+    ),
+    # The histories
+    Guard(
+        "two who enter something open one year",
+        f"{_HISTORIES}::test_a_year_that_two_open_at_once_is_opened_once",
+        ("sql/migrations/0026_histories.sql", "            PERFORM pg_advisory_xact_lock(hashtextextended('rowledger histories', of_domain));\n", "            NULL;\n"),
+    ),
+    Guard(
+        "no chunk enters anything while years are let go",
+        f"{_HISTORIES}::test_imports_wait_until_the_years_are_gone",
+        ("histories.py", "for kind in () if trial else _LOCKED[history]:", "for kind in ():"),
+    ),
+    Guard(
+        "what was let go is not entered again",
+        f"{_HISTORIES}::test_a_late_status_of_what_is_not_kept_is_ignored_and_says_so",
+        ("sql/contract_status.sql", "            WHEN before_history THEN 'before_history'\n", ""),
+    ),
+    Guard(
+        "timers know what a contract had",
+        f"{_HISTORIES}::test_timers_know_what_a_contract_had",
+        ("sql/timers.sql", "candidate.status_id = ANY(h.had) OR ", ""),
+    ),
+    Guard(
+        "timers give nothing where the history is not kept",
+        f"{_HISTORIES}::test_timers_give_nothing_where_the_history_is_not_kept",
+        ("sql/timers.sql", " OR h.date_result > due)", ")"),
+    ),
+    Guard(
+        "a contract's first entry that is kept is not rolled back",
+        f"{_HISTORIES}::test_a_roll_back_spares_what_it_could_not_give_back",
+        ("sql/contract_status.sql", "WHEN mine.history_id IS NULL OR mine.had IS NOT NULL THEN", "WHEN mine.history_id IS NULL THEN"),
     ),
     Guard(
         "the ledger rows of a merge of contacts",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,28 @@ def everything(connection: Connection) -> Callable[[], str]:
         return "\n".join(f"{name}: {text['said']}" for name, text in zip(tables, texts, strict=True) if text)
 
     return everything
+
+
+@pytest.fixture
+def database_before(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], contextlib.AbstractContextManager[Connection]]:
+    """Makes a database as it was before a migration."""
+
+    @contextlib.contextmanager
+    def database_before(migration: str) -> Iterator[Connection]:
+        name = f"before_{migration}"
+        with contextlib.closing(db.connect(server.get_uri("postgres"))) as administrator:
+            administrator.autocommit = True
+            administrator.cursor().execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+            try:
+                with contextlib.closing(db.connect(server.get_uri(name))) as connection:
+                    with monkeypatch.context() as patch:
+                        earlier = [one for one in db._migrations() if one[0] < migration]
+                        patch.setattr(db, "_migrations", lambda: earlier)
+                        db.migrate(connection)
+                    yield connection
+            finally:
+                administrator.cursor().execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    return database_before

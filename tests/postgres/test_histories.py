@@ -631,3 +631,63 @@ def test_letting_go_changes_nothing_that_is_kept(make_world: Callable[..., World
     last = len(files)
     assert [world.roll_back(last) for world in (whole, kept)]
     assert whole.current() == kept.current()
+
+
+# What there was before ---------------------------------------------------------------------------------------------
+
+BEFORE = """
+INSERT INTO domain (code, name) VALUES ('ONE', 'One'), ('TWO', 'Two');
+INSERT INTO contract_phase (domain_id, code, description) SELECT domain_id, 'P', 'Phase' FROM domain;
+INSERT INTO contract_status (domain_id, phase_id, code, description, initial)
+SELECT domain_id, phase_id, '10', 'Signed', true FROM contract_phase;
+INSERT INTO contract (domain_id, form_id, sign_up_date, status_id, date_result)
+SELECT domain_id, 'A' || n, day, status_id, day
+FROM contract_status, generate_series(1, 30) AS n, make_date(1990 + n, 6, 1) AS day;
+INSERT INTO status_history (contract_id, status_id, date_result, cause)
+SELECT contract_id, status_id, date_result, 'initial' FROM contract;
+INSERT INTO status_history (contract_id, status_id, date_result, cause, seqno, record_no, withdrawn_at)
+SELECT contract_id, status_id, date_result + 400, 'import', 7, contract_id, now() FROM contract;
+INSERT INTO subscription (domain_id, list_id, name, type) SELECT domain_id, 'NEWS', 'News', 'email' FROM domain;
+INSERT INTO contact (domain_id, external_id) SELECT domain_id, 'K' || n FROM domain, generate_series(1, 30) AS n;
+INSERT INTO contact_subscription (contact_id, subscription_id, opted_in)
+SELECT contact_id, subscription_id, true FROM contact JOIN subscription USING (domain_id);
+INSERT INTO subscription_history (contact_id, subscription_id, opted_in, recorded_at)
+SELECT contact_id, subscription_id, true, '2020-12-31 23:30+00'::timestamptz + contact_id * interval '1 minute'
+FROM contact_subscription;
+"""
+
+
+def test_histories_of_before_are_kept_in_volumes_of_their_years(
+    database_before: Callable[[str], AbstractContextManager[Connection]],
+) -> None:
+    histories = {
+        "status_history": "SELECT * FROM status_history ORDER BY history_id",
+        "subscription_history": "SELECT * FROM subscription_history ORDER BY history_id",
+    }
+    with database_before("0026") as connection:
+        with transaction(connection) as cursor:
+            cursor.execute(BEFORE)
+            was = {name: rows(cursor, query) for name, query in histories.items()}
+        assert "0026_histories.sql" in db.migrate(connection)
+        with transaction(connection) as cursor:
+            now = {name: rows(cursor, query) for name, query in histories.items()}
+            domain_ids = {"status_history": "contract", "subscription_history": "contact"}
+            for name, target in domain_ids.items():
+                wrong = f"SELECT FROM {name} AS h JOIN {target} USING ({target}_id) WHERE h.domain_id <> {target}.domain_id"
+                assert rows(cursor, wrong) == []
+            years = rows(cursor, """
+                SELECT history, domain_id, count(*) AS years, min(end_day)::text AS first FROM history_volume
+                GROUP BY 1, 2 ORDER BY 1, 2""")  # fmt: skip
+            cursor.execute(
+                "INSERT INTO status_history (contract_id, domain_id, status_id, date_result, cause)"
+                " SELECT contract_id, domain_id, status_id, '2015-01-01', 'initial' FROM contract ORDER BY contract_id LIMIT 1"
+            )
+            newest = rows(cursor, "SELECT max(history_id) AS history_id FROM status_history")
+    added = {"domain_id", "had"}
+    for name in histories:
+        assert [{k: v for k, v in one.items() if k not in added} for one in now[name]] == was[name]
+    # What was before 2000 is one volume; the last entry is of 2021.
+    assert [tuple(one.values()) for one in years] == [
+        ("status_history", 1, 23, "2000-01-01"), ("status_history", 2, 23, "2000-01-01"),
+        ("subscription_history", 1, 2, "2000-01-01"), ("subscription_history", 2, 3, "2000-01-01")]  # fmt: skip
+    assert newest == [{"history_id": 121}]

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -588,25 +589,12 @@ FROM import_batch, generate_series(1, 4) AS record_no;
 
 
 @pytest.fixture
-def before(server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
-    """A database as it was before volumes; the next migrations are those that came since."""
-    name = "before_volumes"
-    with contextlib.closing(db.connect(server.get_uri("postgres"))) as administrator:
-        administrator.autocommit = True
-        administrator.cursor().execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
-        try:
-            with contextlib.closing(db.connect(server.get_uri(name))) as connection:
-                with monkeypatch.context() as patch:
-                    earlier = [one for one in db._migrations() if one[0] < "0025"]
-                    patch.setattr(db, "_migrations", lambda: earlier)
-                    db.migrate(connection)
-                with transaction(connection) as cursor:
-                    cursor.execute(
-                        "INSERT INTO domain (code, name) VALUES ('DEMO', 'Demo'), ('OTHER', 'Other')"
-                    )
-                yield connection
-        finally:
-            administrator.cursor().execute(f"DROP DATABASE {name} WITH (FORCE)")
+def before(database_before: Callable[[str], AbstractContextManager[Connection]]) -> Iterator[Connection]:
+    """A database as it was before volumes, with two domains; the next migrations are those that came since."""
+    with database_before("0025") as connection:
+        with transaction(connection) as cursor:
+            cursor.execute("INSERT INTO domain (code, name) VALUES ('DEMO', 'Demo'), ('OTHER', 'Other')")
+        yield connection
 
 
 LEDGER = "SELECT * FROM import_record ORDER BY seqno, record_no"

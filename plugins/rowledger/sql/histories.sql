@@ -18,10 +18,6 @@ CROSS JOIN LATERAL (SELECT 'rowledger.' || history_volume_table(history, domain_
 WHERE history = %(history)s AND domain_id = %(domain_id)s AND removed_at IS NULL AND end_day <= %(first_day)s
 ORDER BY first_day
 
--- name: hold
--- Nobody changes what is let go meanwhile; all can read it.
-LOCK TABLE {table} IN SHARE MODE
-
 -- name: entries
 SELECT count(*) AS entries FROM {history} WHERE domain_id = %(domain_id)s AND {day} < %(first_day)s
 
