@@ -689,5 +689,5 @@ def test_histories_of_before_are_kept_in_volumes_of_their_years(
     # What was before 2000 is one volume; the last entry is of 2021.
     assert [tuple(one.values()) for one in years] == [
         ("status_history", 1, 23, "2000-01-01"), ("status_history", 2, 23, "2000-01-01"),
-        ("subscription_history", 1, 2, "2000-01-01"), ("subscription_history", 2, 3, "2000-01-01")]  # fmt: skip
+        ("subscription_history", 1, 3, "2000-01-01"), ("subscription_history", 2, 3, "2000-01-01")]  # fmt: skip
     assert newest == [{"history_id": 121}]

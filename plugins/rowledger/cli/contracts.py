@@ -109,8 +109,8 @@ def _print_contract(found: contracts.Contract) -> None:
         out.print(_history_table(found.history))
         if found.had:
             out.print(
-                f"[dim]When it was given what it had before is not kept any more. Of its statuses until "
-                f"{found.history[0].date_result} these are known: {', '.join(map(plain, found.had))}.[/dim]"
+                f"[dim]Earlier entries are not kept any more. Up to {found.history[0].date_result} it had had: "
+                f"{', '.join(map(plain, found.had))}.[/dim]"
             )
         for seqno, file in dict.fromkeys((e.seqno, _file(e)) for e in found.history if e.seqno):
             out.print(f"Import batch {seqno}: {file}")

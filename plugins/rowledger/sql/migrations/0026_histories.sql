@@ -73,8 +73,8 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
 $$;
 
 CREATE VIEW history_kept AS
-SELECT history, domain_id, max(end_day) AS first_day, max(removed_at) AS since
-FROM history_volume WHERE removed_at IS NOT NULL GROUP BY history, domain_id;
+SELECT history, domain_id, max(end_day) FILTER (WHERE NOT isfinite(first_day)) AS first_day, max(removed_at) AS since
+FROM history_volume GROUP BY history, domain_id HAVING bool_or(removed_at IS NOT NULL);
 COMMENT ON VIEW history_kept IS 'From which day on the histories of a domain are kept, and since when; without a row, all.';
 
 -- An empty table of the shape of a history; attach_history_volume makes it a part of it.
