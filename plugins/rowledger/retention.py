@@ -23,7 +23,7 @@ _Days = Annotated[int, Field(ge=1, le=36_500, strict=True)] | Literal["forever"]
 
 class Days(BaseModel):
     """For how many days uploaded files, cells of refused records, staging of failed batches, records of the ledger and
-    Idempotency-Keys are kept."""
+    Idempotency-Keys are kept, and parked records may wait."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,6 +31,7 @@ class Days(BaseModel):
     cells: _Days = "forever"
     staging: _Days = "forever"
     ledger: _Days = "forever"
+    parked: _Days = "forever"
     upload_keys: _Days = "forever"
 
 

@@ -201,7 +201,8 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
         tell_rolled_back(undone)
     print_reasons("Why records were not loaded:", about.reasons)
     kept = all(event["event"] not in ("records not kept", "cells not kept") for event in about.events)
-    if batch.status.terminal and kept and (batch.counts[Outcome.REJECTED] or replayed.get(Outcome.REJECTED)):
+    to_mend = batch.counts[Outcome.REJECTED] or any(replayed.get(one) for one in ledger.TO_MEND)
+    if batch.status.terminal and kept and to_mend:
         out.print(
             f"To mend the rejected records: rowledger rejects {seqno} > mend.csv, then rowledger rerun {seqno} mend.csv"
         )
@@ -325,6 +326,8 @@ def _parked_in_words(became: dict[str, int]) -> str:
     waiting = replayed.pop(Outcome.PARKED, 0)
     told = [f"{waiting:,} still wait{'s' * (waiting == 1)} (see: rowledger parked)"] if waiting else []
     told += [f"{replayed[outcome]:,} became {outcome}" for outcome in Outcome if replayed[outcome]]
+    if given_up := replayed[parked.GIVEN_UP]:
+        told.append(f"{given_up:,} {'was' if given_up == 1 else 'were'} given up")
     if withdrawn := replayed[parked.WITHDRAWN]:
         told.append(f"{withdrawn:,} {'was' if withdrawn == 1 else 'were'} withdrawn by the roll back")
     return f"Of the parked records {', '.join(told)}."
@@ -346,17 +349,20 @@ def _print_records(found: Iterable[dict[str, Any]]) -> None:
 
 def _settled(waiting: dict[str, Any]) -> bool:
     """Whether something has become of a parked record."""
-    return bool(waiting["replayed_at"]) or waiting["outcome"] == parked.WITHDRAWN
+    return bool(waiting["replayed_at"]) or waiting["outcome"] != Outcome.PARKED
 
 
 def _print_replay(settled: dict[str, Any]) -> None:
     """What became of a parked record, under its line."""
     when = "its batch was rolled back while it waited"
-    if settled["outcome"] != parked.WITHDRAWN:
+    if settled["outcome"] == parked.GIVEN_UP:
+        at = settled["given_up_at"][:16].replace("T", " ")
+        when = f"{at}: {reasons_in_words(settled['reasons'][-1:])}"
+    elif settled["outcome"] != parked.WITHDRAWN:
         when = f"replayed {settled['replayed_at'][:16].replace('T', ' ')}"
         why = reasons_in_words(settled["reasons"])
         when = f"{when}: {why}" if why else when
-    out.print(f"{'':>9}  {settled['outcome']:<11}  {when}")
+    out.print(f"{'':>9}  {settled['outcome'].replace('_', ' '):<11}  {when}")
 
 
 def _print_rolled_back(undone: dict[str, Any]) -> None:
