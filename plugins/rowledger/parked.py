@@ -6,6 +6,7 @@ that is needed to replay it. The ledger of its batch never changes; what became 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,3 +75,15 @@ def became(connection: Connection, seqno: int) -> dict[str, int]:
 def waiting(became: dict[str, int]) -> int:
     """How many of them still wait."""
     return became.get(Outcome.PARKED, 0)
+
+
+def in_words(became: dict[str, int], see: str = "") -> str:
+    """What became of the records that the ledger calls parked; ``see`` is said of those that wait."""
+    of = Counter(became)
+    told = [f"{of[Outcome.PARKED]:,} still wait{'s' * (of[Outcome.PARKED] == 1)}{see}"] * (
+        of[Outcome.PARKED] > 0
+    )
+    told += [f"{of[one]:,} became {one}" for one in Outcome if of[one] and one is not Outcome.PARKED]
+    for one, words in ((GIVEN_UP, "given up"), (WITHDRAWN, "withdrawn by the roll back")):
+        told += [f"{of[one]:,} {'was' if of[one] == 1 else 'were'} {words}"] * (of[one] > 0)
+    return f"Of the parked records {', '.join(told)}."

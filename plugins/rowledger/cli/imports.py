@@ -196,7 +196,7 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
         return
     _print_batch(batch)
     if replayed:
-        out.print(_parked_in_words(replayed))
+        out.print(parked.in_words(replayed, " (see: rowledger parked)"))
     if undone:
         tell_rolled_back(undone)
     print_reasons("Why records were not loaded:", about.reasons)
@@ -318,19 +318,6 @@ def tell_replayed(batch: Batch, outcomes: Counter[str], as_json: bool) -> None:
         print_json({"seqno": batch.seqno, "replayed": dict(outcomes)}, indent=None)
     else:
         out.print(f"Import batch {plain(batch.label)}: {replay.in_words(outcomes)}")
-
-
-def _parked_in_words(became: dict[str, int]) -> str:
-    """What became of the records that the ledger calls parked."""
-    replayed = Counter(became)
-    waiting = replayed.pop(Outcome.PARKED, 0)
-    told = [f"{waiting:,} still wait{'s' * (waiting == 1)} (see: rowledger parked)"] if waiting else []
-    told += [f"{replayed[outcome]:,} became {outcome}" for outcome in Outcome if replayed[outcome]]
-    if given_up := replayed[parked.GIVEN_UP]:
-        told.append(f"{given_up:,} {'was' if given_up == 1 else 'were'} given up")
-    if withdrawn := replayed[parked.WITHDRAWN]:
-        told.append(f"{withdrawn:,} {'was' if withdrawn == 1 else 'were'} withdrawn by the roll back")
-    return f"Of the parked records {', '.join(told)}."
 
 
 def _print_records(found: Iterable[dict[str, Any]]) -> None:

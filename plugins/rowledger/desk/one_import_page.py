@@ -115,7 +115,7 @@ def _head(request: Request, connection: Connection, batch: Batch) -> dict[str, A
         else {}
     )
     return {
-        "became": became, "waiting": parked.waiting(became),
+        "became": parked.in_words(became) if became else None, "waiting": parked.waiting(became),
         # What becomes of parked records changes nothing of the batch.
         "shown": f"{batch_view.version(batch)}-{parked.waiting(became)}",
         "batch": batch, "about": about, "steps": batch_view.timeline(batch),
