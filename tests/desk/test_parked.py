@@ -69,7 +69,7 @@ def test_what_waits_for_what_is_told(client: TestClient, waiting: list[int], con
     assert (len(told["groups"]), told["groups_in_all"], told["records_in_all"]) == (1, 2, 4)
     assert client.get("/api/v1/parked?domain=NONE").status_code == 422
     page = client.get("/parked").text
-    assert "<strong>4</strong> records wait for 2 things." in page
+    assert "<strong>4</strong> records wait for 2 contracts and codes." in page
     assert 'aria-label="Give up waiting for contract F9"' in page
     assert "No record of import 77 waits." in client.get("/parked?seqno=77").text
     more = {"code": "DEMO", "name": "Demo", "contracts": [{"form_id": "F9", "sign_up_date": "2026-01-01"}]}
@@ -173,7 +173,7 @@ def test_a_person_gives_up_on_the_pages(app: FastAPI, waiting: list[int], connec
         page.get_by_role("dialog").get_by_label("Why?").fill("they never signed")
         page.get_by_role("dialog").get_by_role("button", name="Give up").click()
         expect(page.locator("#notice")).to_contain_text("3 parked records are given up, of 2 import batches.")
-        expect(page.locator("#waiting")).to_contain_text("1 record waits for 1 thing.")
+        expect(page.locator("#waiting")).to_contain_text("1 record waits for 1 contract or code.")
         page.get_by_role("link", name="#1").click()
         expect(page.locator(".became")).to_contain_text(
             "Of the parked records 1 still waits, 2 were given up."

@@ -140,7 +140,8 @@ def test_what_is_shown_is_the_same(call: Call, remote: Call) -> None:
         ["records", 5],
         ["rejects", 1], ["rejects", 2], ["rejects", 3], ["rejects", 77],
         ["pause", 1], ["resume", 1], ["cancel", 3], ["pause", 77], ["reprocess", 5, "--template", "old"], ["rerun", 5],
-        ["roll-back", 5, "--why", "x"], ["roll-back", 1],
+        ["roll-back", 5, "--why", "x"], ["roll-back", 1], ["give-up"], ["give-up", 1], ["give-up", 1, "--why", "x"],
+        ["give-up", 77, "--why", "x"], ["give-up", "--code", "77", "--domain", "DEMO", "--why", "x"],
     ):  # fmt: skip
         here, there = call(*command), remote(*command)
         if here != there:
