@@ -50,7 +50,12 @@ def waiting(
     return JSONResponse(jsonable_encoder(asdict(found)))
 
 
-@router.post("/give-up", responses=answers(200, GIVEN_UP), openapi_extra=described(GiveUp))
+@router.post(
+    "/give-up",
+    responses=answers(200, GIVEN_UP),
+    openapi_extra=described(GiveUp),
+    dependencies=[Depends(Needs(Right.WRITE))],
+)
 def give_up(
     request: Request,
     kind: WriteKind,
