@@ -12,6 +12,7 @@ keep any longer. `include/retention.yml` says for how many days; what it does no
 - *ledger*: what became of every record, a volume at a time: when all batches of the domain in a span of about a month have
   ended so many days ago. Batches, their counts and why how many records were not loaded stay; the records cannot be seen,
   exported, mended or rolled back any more.
+- *parked*: nothing, but the waiting of its parked records: those whose code or contract has not come are given up.
 - *staging*: the staged records of a batch that has failed. It cannot be opened again then.
 - *upload keys*: Idempotency-Keys, counted from their use.
 
