@@ -716,6 +716,21 @@ def test_what_has_waited_for_longer_than_the_retention_says_is_given_up(
     assert sound(worker.connection)
 
 
+def test_why_something_was_given_up_is_kept_when_its_cells_are_not(
+    told: Told, worker: pipeline.Worker
+) -> None:
+    told("F9 02-02-2026 20")
+    give_up(worker.connection, 1)
+    age(worker.connection, 1, 31)
+    cells = Retention.model_validate({"others": {"cells": 30}})
+    assert kept_house(worker, cells) == {"refused records without cells": 1}
+    (record,) = ledger.records(worker.connection, 1)
+    lacked, why = record["parked"]["reasons"]
+    assert (lacked["rule"], lacked["value"], "F9" in lacked["message"]) == ("unknown_contract", None, False)
+    assert (why["rule"], why["message"]) == ("given_up", "Nobody waits for it any more: they never signed.")
+    assert sound(worker.connection)
+
+
 def test_a_roll_back_that_is_asked_for_comes_before_the_retention(
     told: Told, worker: pipeline.Worker
 ) -> None:
