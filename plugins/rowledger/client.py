@@ -191,6 +191,17 @@ class Client:
         thing = {"waits_for": waits_for, "key": key} if waits_for else {}
         return self._ask(batch, "give-up", {"why": why} | thing)
 
+    def parked(
+        self, kind: str | None = None, domain: str | None = None, seqno: int | None = None, limit: int = 50
+    ) -> list[dict[str, Any]]:
+        """What records wait for, most records first; each says how many there are in all, of things and of records."""
+        told = self._json(
+            "GET", f"/parked{_query({'kind': kind, 'domain': domain, 'seqno': seqno, 'limit': limit})}"
+        )
+        with _understood(self._parts.netloc):
+            in_all = {"all_groups": told["groups_in_all"], "all_records": told["records_in_all"]}
+            return [one | {"since": datetime.fromisoformat(one["since"])} | in_all for one in told["groups"]]
+
     def give_up_thing(self, kind: str, domain: str, waits_for: str, key: str, why: str) -> dict[int, int]:
         """Wait no longer for a contract or status, in all batches that have ended; for each, how many records that were."""
         body = {"domain": domain, "waits_for": waits_for, "key": key, "why": why}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rowledger import batches, giving_up, parked, pipeline, replay
+from rowledger import batches, giving_up, pipeline, replay
 from rowledger.cli.imports import tell_replayed
 from rowledger.cli.place import place
 from rowledger.cli.terminal import (
@@ -45,8 +45,8 @@ def list_parked(
 ) -> None:
     """List what parked records wait for, and how many, of which batches, since when."""
     known_kind(kind)
-    with database(from_environment()) as connection:
-        found = parked.groups(connection, kind, domain, limit)
+    with place() as at:
+        found = at.parked(kind, domain, limit)
     if as_json:
         print_json([{k: v for k, v in group.items() if not k.startswith("all_")} for group in found])
         return
@@ -65,7 +65,8 @@ def list_parked(
 
 def _waits_for(group: dict[str, Any]) -> str:
     now = " [green](exists now)[/green]" if group["exists_now"] else ""
-    return f'{_WAITS_FOR[group["waits_for"]]} "{plain(group["key"])}"{now}'
+    key = "" if group["key"] is None else f' "{plain(group["key"])}"'
+    return f"{_WAITS_FOR[group['waits_for']]}{key}{now}"
 
 
 def _numbers(seqnos: list[int]) -> str:

@@ -109,6 +109,9 @@ class Place(Protocol):
     def replay(self) -> list[tuple[Batch, Counter[str]]]:
         """Replay parked records that are due."""
 
+    def parked(self, kind: str | None, domain: str | None, limit: int) -> list[dict[str, Any]]:
+        """What parked records wait for, most records first."""
+
     def pause(self, seqno: int, why: str) -> Batch:
         """Stop work on a batch."""
 
@@ -227,6 +230,9 @@ class Here:
 
     def replay(self) -> list[tuple[Batch, Counter[str]]]:
         return [(self.batch(seqno), done) for seqno, done in replay.replay(self._worker).items()]
+
+    def parked(self, kind: str | None, domain: str | None, limit: int) -> list[dict[str, Any]]:
+        return parked.groups(self._connection, kind, domain, limit)
 
     def pause(self, seqno: int, why: str) -> Batch:
         return control.pause(self._connection, seqno, by=self._by, why=why)
@@ -349,6 +355,9 @@ class There:
     def replay(self) -> list[tuple[Batch, Counter[str]]]:
         """Every run does it."""
         return []
+
+    def parked(self, kind: str | None, domain: str | None, limit: int) -> list[dict[str, Any]]:
+        return self._client.parked(kind, domain, limit=limit)
 
     def pause(self, seqno: int, why: str) -> Batch:
         return self._client.pause(seqno, why)
