@@ -14,6 +14,7 @@ keep any longer. `include/retention.yml` says for how many days; what it does no
   exported, mended or rolled back any more.
 - *history*: the histories of contracts and of subscriptions, a year at a time: when all of its days are so many days past.
   A contract keeps the last status of before, a contact the last change of each list.
+- *parked*: nothing, but the waiting of its parked records: those whose code or contract has not come are given up.
 - *staging*: the staged records of a batch that has failed. It cannot be opened again then.
 - *upload keys*: Idempotency-Keys, counted from their use.
 

@@ -14,7 +14,8 @@ The way of the data:
 
 Beside it: ``dry_run`` does the same and keeps nothing, ``judge`` does so in a process of its own for those who ask through
 ``judges``; ``mending`` sends rejected records again; ``parked`` records wait for a code or a contract, ``replay``
-applies them once it exists; ``feeds`` bring files that come by themselves, hold unusual ones and tell people;
+applies them once it exists, ``giving_up`` waits no longer; ``feeds`` bring files that come by themselves, hold unusual
+ones and tell people;
 ``roll_back`` takes back what a batch changed; ``timers`` give statuses that are due; ``reference`` keeps domains and their codes;
 ``housekeeping`` removes what need not be kept any more, by ``retention``, ``erasure`` one person;
 ``contracts`` and ``contacts`` tell what is known of one; ``infer`` proposes a template.

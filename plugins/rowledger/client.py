@@ -41,6 +41,7 @@ class RemoteBatch(Batch):
     children: list[int] = field(default_factory=list)
     replayed: dict[str, int] = field(default_factory=dict)
     roll_back: dict[str, Any] | None = None
+    given_up: int = 0
     message: str = ""
 
     @classmethod
@@ -182,6 +183,31 @@ class Client:
     def roll_back(self, batch: int | RemoteBatch, why: str) -> RemoteBatch:
         """Ask for the roll back of a batch that has ended; the next run does it."""
         return self._ask(batch, "roll-back", {"why": why})
+
+    def give_up(
+        self, batch: int | RemoteBatch, why: str, waits_for: str | None = None, key: str | None = None
+    ) -> RemoteBatch:
+        """Wait no longer for what its parked records wait for, all or one thing: a contract or status by its key."""
+        thing = {"waits_for": waits_for, "key": key} if waits_for else {}
+        return self._ask(batch, "give-up", {"why": why} | thing)
+
+    def parked(
+        self, kind: str | None = None, domain: str | None = None, seqno: int | None = None, limit: int = 50
+    ) -> list[dict[str, Any]]:
+        """What records wait for, most records first; each says how many there are in all, of things and of records."""
+        told = self._json(
+            "GET", f"/parked{_query({'kind': kind, 'domain': domain, 'seqno': seqno, 'limit': limit})}"
+        )
+        with _understood(self._parts.netloc):
+            in_all = {"all_groups": told["groups_in_all"], "all_records": told["records_in_all"]}
+            return [one | {"since": datetime.fromisoformat(one["since"])} | in_all for one in told["groups"]]
+
+    def give_up_thing(self, kind: str, domain: str, waits_for: str, key: str, why: str) -> dict[int, int]:
+        """Wait no longer for a contract or status, in all batches that have ended; for each, how many records that were."""
+        body = {"domain": domain, "waits_for": waits_for, "key": key, "why": why}
+        told = self._json("POST", f"/parked/give-up{_query({'kind': kind})}", body)
+        with _understood(self._parts.netloc):
+            return {one["seqno"]: one["given_up"] for one in told["batches"]}
 
     def reprocess(self, batch: int | RemoteBatch, template: str, *, key: str | None = None) -> RemoteBatch:
         """Take the file of a batch once more, with its template as it was (old) or is (current); gives the new batch.

@@ -21,7 +21,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from rowledger import batches, histories, staging, uploads
+from rowledger import batches, giving_up, histories, staging, uploads
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction, trial
 from rowledger.errors import SetupError, TryAgain, UnknownCode
 from rowledger.pipeline import Worker, again
@@ -87,6 +87,8 @@ def _domains(connection: Connection, retention: Retention) -> list[_Domain]:
 
 def _clean(worker: Worker, retention: Retention, domains: list[_Domain]) -> Iterator[Removed]:
     for domain in domains:
+        # What waits keeps its volume.
+        yield from _told(_give_up(worker, domain, retention.days(domain.code, "parked")))
         yield from _volumes(worker, domain, retention.days(domain.code, "ledger"))
         if days := retention.days(domain.code, "history"):
             yield from _years(worker, domain, days)
@@ -119,6 +121,17 @@ def _told(removed: Removed) -> Iterator[Removed]:
         yield removed
 
 
+def _give_up(worker: Worker, domain: _Domain, days: int | None) -> Removed:
+    """Parked records that have waited for long enough."""
+    many = partial(again, worker)
+    records = (
+        giving_up.give_up_overdue(worker.connection, domain.domain_id, days, by=worker.by, again=many)
+        if days
+        else 0
+    )
+    return Removed(domain.code, "parked records given up", records)
+
+
 def _volumes(worker: Worker, domain: _Domain, days: int | None) -> Iterator[Removed]:
     """Drop the volumes of the ledger whose every batch is over, and those that a run before had no time for.
 
@@ -143,7 +156,7 @@ def _volumes(worker: Worker, domain: _Domain, days: int | None) -> Iterator[Remo
 
 _WAITED_FOR = (
     "The ledger of domain %s from import batch %s to %s is kept, as records of import batch %s still wait; "
-    "see: rowledger parked"
+    "see: rowledger parked, rowledger give-up"
 )
 
 

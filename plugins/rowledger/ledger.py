@@ -12,10 +12,12 @@ from typing import Any, TextIO
 from rowledger.db import Connection, Cursor, queries, row, rows, stream, transaction
 from rowledger.layouts import REASON_HEADER, REASON_MARK
 from rowledger.model import Batch, Outcome, Reason, Reject
+from rowledger.parked import GIVEN_UP
 from rowledger.templates import ImportTemplate
 
 _SQL = queries("ledger")
 NOT_LOADED: list[str] = [Outcome.REJECTED, Outcome.IGNORED, Outcome.PARKED]
+TO_MEND: list[str] = [Outcome.REJECTED, GIVEN_UP]
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
 
 
@@ -100,7 +102,8 @@ def common_reasons(
 def rejects_as_csv(
     connection: Connection, batch: Batch, template: ImportTemplate, header: Iterable[str]
 ) -> Generator[str]:
-    """The rejected records, also those that were parked first, in the layout of their file plus a column of reasons.
+    """The rejected records, also those that were parked first or given up, in the layout of their file plus a column of
+    reasons.
 
     Line by line, each ending with CR LF; the first is the header, empty if the file has none. Every cell is quoted, and
     one that a spreadsheet would compute gets a leading apostrophe; an import of this very export takes reasons and
@@ -111,7 +114,7 @@ def rejects_as_csv(
     names = list(header)
     width = len(names) or template.field_count
     yield line([*names, REASON_HEADER]) if template.file.header else ""
-    with contextlib.closing(records(connection, batch.seqno, [Outcome.REJECTED])) as found:
+    with contextlib.closing(records(connection, batch.seqno, TO_MEND)) as found:
         for record in found:
             cells = [neutral(cell) for cell in record["raw"] or ()]
             cells += [""] * (width - len(cells))
@@ -153,7 +156,7 @@ def _in_cells(record: dict[str, Any]) -> list[Any]:
 
 
 def _settled(parked: dict[str, Any]) -> bool:
-    """Whether something has become of a parked record: replayed, or withdrawn by a roll back."""
+    """Whether something has become of a parked record: replayed, given up, or withdrawn by a roll back."""
     return bool(parked.get("replayed_at")) or parked.get("outcome") != Outcome.PARKED
 
 

@@ -113,7 +113,7 @@ def sent(connection: Connection, batch: Batch) -> list[dict[str, Any]]:
 
 
 def total(connection: Connection, batch: Batch) -> int:
-    """How many records of the batch are rejected, also after they were parked."""
+    """How many records of the batch are rejected, also after they were parked, or given up."""
     with transaction(connection) as cursor:
         found = row(cursor, _SQL["total"], {"seqno": batch.seqno})
     assert found

@@ -6,19 +6,23 @@ that is needed to replay it. The ledger of its batch never changes; what became 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from psycopg2 import sql
 
 from rowledger import domains
 from rowledger.db import Connection, Cursor, queries, row, rows, transaction
-from rowledger.model import Batch, Reason
+from rowledger.model import Batch, Outcome, Reason
 
 _SQL = queries("parked")
 WITHDRAWN = (
     "withdrawn"  # beside the outcomes of the ledger: the batch was rolled back while the record waited
 )
+GIVEN_UP = "given_up"  # another one: nobody waits for it any more, see ``giving_up``
 DUE = sql.SQL(_SQL["due"])
+EXISTS_NOW = sql.SQL(_SQL["exists_now"])
 
 
 def anything_due(connection: Connection, kind: str) -> bool:
@@ -42,15 +46,44 @@ def refuse(cursor: Cursor, batch: Batch, key: str, reason: Reason) -> int:
     return cursor.rowcount
 
 
-def groups(connection: Connection, kind: str | None, domain: str | None, limit: int) -> list[dict[str, Any]]:
-    """What waits for what: how many records, of which batches, since when; most records first. Raises UnknownCode."""
+def groups(
+    connection: Connection,
+    kind: str | None,
+    domain: str | None,
+    limit: int,
+    *,
+    kinds: Sequence[str] | None = None,
+    seqno: int | None = None,
+) -> list[dict[str, Any]]:
+    """What waits for what: how many records, of which batches, since when; most records first. Raises UnknownCode.
+
+    Of a kind, or of some; of all batches, or of one.
+    """
+    among = [kind] if kind else None if kinds is None else list(kinds)
     with transaction(connection) as cursor:
         domain_id = None if domain is None else domains.id_of(cursor, domain)
-        asked = {"kind": kind, "domain_id": domain_id, "limit": limit}
-        return rows(cursor, _SQL["groups"], asked)
+        asked = {"kinds": among, "domain_id": domain_id, "seqno": seqno, "limit": limit}
+        return rows(cursor, sql.SQL(_SQL["groups"]).format(exists_now=EXISTS_NOW), asked)
 
 
 def became(connection: Connection, seqno: int) -> dict[str, int]:
     """How many of a batch's parked records were replayed with which outcome, and how many are still parked."""
     with transaction(connection) as cursor:
         return {r["outcome"]: r["records"] for r in rows(cursor, _SQL["became"], {"seqno": seqno})}
+
+
+def waiting(became: dict[str, int]) -> int:
+    """How many of them still wait."""
+    return became.get(Outcome.PARKED, 0)
+
+
+def in_words(became: dict[str, int], see: str = "") -> str:
+    """What became of the records that the ledger calls parked; ``see`` is said of those that wait."""
+    of = Counter(became)
+    told = [f"{of[Outcome.PARKED]:,} still wait{'s' * (of[Outcome.PARKED] == 1)}{see}"] * (
+        of[Outcome.PARKED] > 0
+    )
+    told += [f"{of[one]:,} became {one}" for one in Outcome if of[one] and one is not Outcome.PARKED]
+    for one, words in ((GIVEN_UP, "given up"), (WITHDRAWN, "withdrawn by the roll back")):
+        told += [f"{of[one]:,} {'was' if of[one] == 1 else 'were'} {words}"] * (of[one] > 0)
+    return f"Of the parked records {', '.join(told)}."

@@ -24,7 +24,7 @@ _Days = Annotated[int, Field(ge=1, le=36_500, strict=True)] | Literal["forever"]
 
 class Days(BaseModel):
     """For how many days uploaded files, cells of refused records, staging of failed batches, records of the ledger,
-    entries of histories and Idempotency-Keys are kept."""
+    entries of histories and Idempotency-Keys are kept, and parked records may wait."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,6 +33,7 @@ class Days(BaseModel):
     staging: _Days = "forever"
     ledger: _Days = "forever"
     history: _Days = "forever"
+    parked: _Days = "forever"
     upload_keys: _Days = "forever"
 
 

@@ -87,11 +87,11 @@ def ask(connection: Connection, seqno: int, *, by: str, why: str) -> RollBack:
         return _read(cursor, seqno)
 
 
-def refuse_no_reason(why: str) -> str:
-    """The reason as it is kept. Raises UnknownCode if it is none."""
+def refuse_no_reason(why: str, what: str = "it is rolled back") -> str:
+    """The reason of something as it is kept. Raises UnknownCode if it is none."""
     why = unicodedata.normalize("NFC", " ".join(why.split()))
     if not why or len(why) > 255 or not why.isprintable():
-        raise UnknownCode("Say why it is rolled back, in one line of at most 255 characters.")
+        raise UnknownCode(f"Say why {what}, in one line of at most 255 characters.")
     return why
 
 

@@ -30,17 +30,18 @@ CONTACTS = (
     "K4,dora@example.com,Dora,Ek,DE,,,\nK5,emil@example.com,Emil,Fo,DE,,,\n"
 )
 PARTS = ("head", "records", "errors", "expectations", "activity")  # of the page of an import
-EMPTY = ["/", "/?group=status", "/?q=nothing+fits", "/contacts", "/contracts", "/templates", "/operations", "/no/such/page",
+EMPTY = ["/", "/?group=status", "/?q=nothing+fits", "/contacts", "/contracts", "/templates", "/operations", "/parked", "/no/such/page",
          "/of-run?dag_id=contact_import&run_id=x"]  # fmt: skip
 FULL = ["/", "/?group=day", "/?status=failed", "/new", "/batches/{done}", "/batches/{done}/mend", "/batches/{failed}", "/batches/{paused}", "/batches/{waiting}",
         "/contacts?domain=DEMO&key=nobody", "/contacts/1", "/contracts?domain=DEMO&form_id=nothing", "/contracts/1",
         "/contracts/1?on=2026-02-10", "/contracts/1?on=never", "/templates", "/templates/contacts", "/templates/result_codes",
         "/operations", "/operations?days=7&outcome=parked&feed=agency",
+        "/parked", "/parked?seqno={done}",
         "/set-up", "/set-up/changes", "/set-up/list?name=countries",
         *(f"/set-up?domain=DEMO&sort={sort}" for sort in ("phase", "status", "origin", "subscription")),
         "/set-up/status/item?domain=DEMO&code=20", "/set-up/status/new?domain=DEMO", "/set-up/subscription/new?domain=DEMO",
         "/of-run?dag_id=contact_import&run_id=run", "/of-run?dag_id=contact_import&run_id=run&map_index=0"]  # fmt: skip
-# What a feed and its messages may have to tell.
+# What a feed and its messages may have to tell, and what waits for a code that never comes.
 OPERATIONS = """
     INSERT INTO feed (name, kind, domain, looked_at, last_file_at, trouble)
     VALUES ('agency', 'contact', 'DEMO', now(), now(), '"may.csv" is a directory and is left alone.');
@@ -48,6 +49,8 @@ OPERATIONS = """
     INSERT INTO feed_alarm (feed, due_at) VALUES ('agency', now());
     INSERT INTO notice_scope (scope) VALUES ('feed agency');
     INSERT INTO notice_message (scope, channel, recipient, body, tries) VALUES ('feed agency', 'mail', '{}', '{}', 2);
+    INSERT INTO parked_record (seqno, record_no, kind, domain_id, match_key, fields, waits_for, key)
+    SELECT seqno, 1, 'contract_status', domain_id, 'F1', '{}', 'status', '77' FROM import_batch WHERE seqno = %(done)s;
 """
 
 
@@ -151,7 +154,7 @@ def test_no_page_has_a_serious_fault_of_accessibility(
     for path in FULL:
         looking.visit(address, path.format_map(found), whole="{done}" in path)
     looking.page.set_viewport_size({"width": 390, "height": 900})
-    for path in ("/", "/batches/{done}", "/batches/{done}/mend", "/contacts/1", "/operations"):
+    for path in ("/", "/batches/{done}", "/batches/{done}/mend", "/contacts/1", "/operations", "/parked"):
         looking.visit(address, path.format_map(found))
     context.clear_cookies()
     looking.visit(address, "/")

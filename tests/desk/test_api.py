@@ -327,7 +327,9 @@ def test_what_has_ended_can_be_rolled_back(
     assert roll_back.of(connection, seqno)
 
 
-@pytest.mark.parametrize("request_", ["pause", "resume", "cancel", "reprocess", "roll-back", "run-now"])
+@pytest.mark.parametrize(
+    "request_", ["pause", "resume", "cancel", "give-up", "reprocess", "roll-back", "run-now"]
+)
 def test_a_request_needs_to_have_seen_the_state_it_changes(
     client: TestClient, submit: Submit, request_: str
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -140,7 +141,9 @@ def test_what_is_shown_is_the_same(call: Call, remote: Call) -> None:
         ["records", 5],
         ["rejects", 1], ["rejects", 2], ["rejects", 3], ["rejects", 77],
         ["pause", 1], ["resume", 1], ["cancel", 3], ["pause", 77], ["reprocess", 5, "--template", "old"], ["rerun", 5],
-        ["roll-back", 5, "--why", "x"], ["roll-back", 1],
+        ["roll-back", 5, "--why", "x"], ["roll-back", 1], ["give-up"], ["give-up", 1], ["give-up", 1, "--why", "x"],
+        ["parked"], ["parked", "--json"], ["parked", "--domain", "NONE"], ["parked", "--kind", "pigeon"],
+        ["give-up", 77, "--why", "x"], ["give-up", "--code", "77", "--domain", "DEMO", "--why", "x"],
     ):  # fmt: skip
         here, there = call(*command), remote(*command)
         if here != there:
@@ -179,6 +182,53 @@ def test_what_is_asked_is_done_and_told_the_same(
     )
 
 
+@pytest.fixture
+def parking(call: Call, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches 1 and 2 wait for code 77 and contracts F8 and F9 each."""
+    folder = shutil.copytree(settings.templates, tmp_path / "templates")
+    template = folder / "result_codes.yml"
+    text = template.read_text(encoding="utf-8").replace("unknown_contract: reject", "unknown_contract: park")
+    text = text.replace("unknown_status: ignore", "unknown_status: park").replace(
+        "  max_rejected_share: 0.5\n", ""
+    )
+    template.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("ROWLEDGER_TEMPLATES", str(folder))
+    for number in (1, 2):
+        path = tmp_path / f"codes_{number}.csv"
+        path.write_text(
+            f"F1;02-02-2026;77;;{number}\nF8;02-02-2026;20;;\nF9;02-02-2026;20;;\nF9;03-02-2026;20;;\n"
+        )
+        assert call("submit", path, *STATUSES).code == 0
+    assert call("work", "--all-waiting").code == 0
+
+
+@pytest.mark.usefixtures("parking")
+def test_what_waits_and_giving_it_up_is_told_the_same(
+    call: Call, remote: Call, connection: Connection
+) -> None:
+    for command in (
+        ["parked"],
+        ["parked", "--json"],
+        ["parked", "--limit", 1],
+        ["parked", "--kind", "contact"],
+    ):
+        here, there = call(*command), remote(*command)
+        assert here == there, command
+    first, second = call("give-up", 1, "--why", "x"), remote("give-up", 2, "--why", "x", "--contract", "F9")
+    assert (first.out, second.out) == (
+        "Import batch #1 codes_1.csv: 4 parked records are given up.\n",
+        "Import batch #2 codes_2.csv: 2 parked records are given up.\n",
+    )
+    for command in (["show", 1], ["show", 2, "--json"], ["records", 2], ["rejects", 1], ["rejects", 2]):
+        here, there = call(*command), remote(*command)
+        assert here == there, command
+    told = remote("give-up", "--code", "77", "--domain", "DEMO", "--why", "a typing error", "--json")
+    assert (told.code, told.out) == (0, '{"seqno": 2, "given_up": 1}\n')
+    last = batches.events(connection, 2)[-1]
+    assert (last["by"], last["detail"]) == ("user", "1 parked record: a typing error")
+    assert remote("give-up", 2) == call("give-up", 2)
+
+
 def test_files_are_submitted_and_worked_off_with_the_same_exit_codes(
     call: Call, remote: Call, write: Any, tmp_path: Path, runs: Any
 ) -> None:
@@ -213,7 +263,7 @@ def test_files_are_submitted_and_worked_off_with_the_same_exit_codes(
 
 def test_what_needs_the_database_says_so(remote: Call, write: Any) -> None:
     for command in (
-        ["check"], ["migrate"], ["parked"], ["replay"], ["contact", "K1", "--domain", "DEMO"], ["roll-back", 1, "--dry-run"],
+        ["check"], ["migrate"], ["replay"], ["contact", "K1", "--domain", "DEMO"], ["roll-back", 1, "--dry-run"],
         ["dry-run", write(), *CONTACTS], ["timers"],
     ):  # fmt: skip
         told = remote(*command)

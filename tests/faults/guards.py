@@ -436,6 +436,27 @@ GUARDS = (
         ("replay.py", "        loading.lock(cursor, batch)\n", ""),
     ),
     Guard(
+        "of a replay and whoever gives up, one comes to a record",
+        f"{_PARKED}::test_what_a_replay_has_come_to_is_not_given_up",
+        ("giving_up.py", "    loading.lock(cursor, batch)\n", ""),
+    ),
+    Guard(
+        "what exists by now is not given up",
+        f"{_PARKED}::test_what_exists_by_now_is_left_to_the_replay",
+        ("sql/parked.sql", "      AND NOT {exists_now}\n", "      AND {exists_now} IS NOT NULL\n"),
+    ),
+    Guard(
+        "what waits in a batch that is being rolled back is not given up",
+        f"{_PARKED}::test_a_roll_back_that_is_asked_for_comes_before_the_retention",
+        ("sql/parked.sql", "      AND NOT EXISTS (SELECT FROM import_batch_roll_back AS r WHERE r.seqno = %(seqno)s)\n    ORDER", "    ORDER"),
+        ("sql/parked.sql", "  AND NOT EXISTS (SELECT FROM import_batch_roll_back AS r WHERE r.seqno = b.seqno)\nORDER BY seqno\n\n-- name: is_rolled_back", "ORDER BY seqno\n\n-- name: is_rolled_back"),
+    ),
+    Guard(
+        "an event is kept with what is given up",
+        f"{_PARKED}::test_what_was_killed_while_giving_up_is_done_by_whoever_asks_again",
+        ("giving_up.py", '            batches.note(cursor, seqno, "given up", by, f"{waited}: {why}")\n', ""),
+    ),
+    Guard(
         "timers wait for their turn",
         "postgres/test_timers.py::test_an_import_waits_for_a_run_that_gives_to_its_contracts",
         ("timers.py", '    cursor.execute(queries("loading")["lock"], {"kind": "contract_status", "domain_id": domain["domain_id"]})\n', ""),

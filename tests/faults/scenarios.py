@@ -20,6 +20,7 @@ from rowledger import (
     batches,
     control,
     db,
+    giving_up,
     loading,
     pipeline,
     reference,
@@ -362,6 +363,15 @@ def roll_back_of(seqno: int) -> tuple[Step, ...]:
     )
 
 
+def _give_up(worker: Worker) -> None:
+    """What retention does of what still waits, two records a transaction."""
+    domain_id = batches.get(worker.connection, 2).domain_id
+    with mock.patch.object(giving_up, "CHUNK", 2):
+        giving_up.give_up_overdue(
+            worker.connection, domain_id, 0, by="anna", again=partial(pipeline.again, worker)
+        )
+
+
 VALIDATE, LOAD, CLOSE = steps_of(2)
 PAUSE, RESUME, CANCEL = (
     Step(request.__name__, partial(_ask, request))
@@ -430,6 +440,9 @@ ENUMERATED = {
         prepare_half_loaded,
         (CANCEL, refused(LOAD), Step("settle", partial(_settle, "contact"))),
         after=("contacts", 1),
+    ),
+    "contract statuses given up": Scenario(
+        prepare_nothing, (Step("give up", _give_up),), after=("contract statuses", len(STATUSES))
     ),
     "contract statuses rolled back": Scenario(
         prepare_nothing, roll_back_of(2), after=("contract statuses", len(STATUSES))

@@ -222,6 +222,42 @@ def test_records_tell_what_became_of_parked_ones(parking: Call, tmp_path: Path) 
     )
 
 
+def test_give_up_ends_the_waiting_of_a_batch_or_for_a_thing(parking: Call, tmp_path: Path) -> None:
+    assert "To wait no longer for what never comes: rowledger give-up" in parking("parked").out
+    told = parking("give-up", "--contract", "F9", "--domain", "DEMO", "--why", "never signed")
+    assert told.out == "Import batch #1 codes.csv: 2 parked records are given up.\n"
+    shown = parking("show", "1").out
+    assert "Of the parked records 1 still waits (see: rowledger parked), 2 were given up." in shown
+    assert "given up by" in shown
+    assert "2 parked records: never signed" in shown
+    assert "rowledger rejects 1" in shown
+    lines = parking("records", "1").out.splitlines()
+    assert re.fullmatch(
+        r" +given up +\d{4}-\d\d-\d\d \d\d:\d\d: given_up: Nobody waits for it any more: never signed\.",
+        lines[1],
+    )
+    assert parking("give-up", "1", "--code", "77", "--why", "x", "--json").lines == [
+        {"seqno": 1, "given_up": 1}
+    ]
+    assert parking("show", "1", "--json").json["replayed"] == {"given_up": 3}
+    assert parking("records", "1", "--csv").out.count('"given_up"') == 3
+    assert parking("rejects", "1").err == "3 rejected records of import batch 1.\n"
+    assert parking("parked").out == "No record is parked.\n"
+
+
+def test_give_up_says_what_it_needs(parking: Call) -> None:
+    for arguments, sentence in (
+        ((), "Name one import batch seqno; or a domain, and --contract or --code.\n"),
+        (("1", "--domain", "DEMO"), "Name one import batch seqno; or a domain, and --contract or --code.\n"),
+        (("1", "--contract", "F9", "--code", "77"), "Say --contract or --code, not both.\n"),
+        (("1",), "Say why nobody is to wait any more, in one line of at most 255 characters.\n"),
+        (("77", "--why", "x"), "There is no import batch 77.\n"),
+        (("1", "--contract", "F1", "--why", "x"), 'No record of import batch 1 waits for contract "F1".\n'),
+    ):
+        told = parking("give-up", *arguments)
+        assert (told.err, told.code) == (sentence, 2), arguments
+
+
 # A file once more ---------------------------------------------------------------------------------------------
 
 

@@ -158,6 +158,10 @@ BROKEN = {
     "histories_have_place": "UPDATE history_volume SET removed_at = now()",
     "parked_as_the_ledger_says": """INSERT INTO parked_record (seqno, record_no, kind, domain_id, match_key, fields, waits_for, key)
                                     SELECT 1, 1, kind, domain_id, 'F1', '{}', 'status', '20' FROM import_batch WHERE seqno = 1""",
+    "given_up_is_told": """INSERT INTO parked_record (seqno, record_no, kind, domain_id, match_key, fields, waits_for, key, outcome,
+                                                      given_up_at, reasons)
+                           SELECT 1, 1, kind, domain_id, 'F1', '{}', 'status', '20', 'given_up', now(), '[{}]'
+                           FROM import_batch WHERE seqno = 1""",
     "contact_targets_exist": "SET session_replication_role = replica; DELETE FROM contact WHERE external_id = 'K1'",
     "contract_targets_exist": "UPDATE import_record SET target_id = 0 WHERE seqno = 3",
     "contact_of_domain": """UPDATE contract SET contact_id = (SELECT min(contact_id) FROM contact),

@@ -14,11 +14,28 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from rowledger import batches, contracts, db, ledger, loading, parked, pipeline, reference, replay
+from rowledger import (
+    batches,
+    contracts,
+    db,
+    giving_up,
+    housekeeping,
+    ledger,
+    loading,
+    mending,
+    parked,
+    pipeline,
+    reference,
+    replay,
+    reruns,
+    roll_back,
+)
 from rowledger.db import Connection, rows, transaction
-from rowledger.errors import RecordRefused, SetupError, UnknownCode
+from rowledger.errors import NotPossible, RecordRefused, SetupError, UnknownCode
+from rowledger.giving_up import Thing
 from rowledger.model import Batch
 from rowledger.reference import Reference
+from rowledger.retention import Retention
 from rowledger.settings import Settings
 
 Submit, Work = Callable[..., int], Callable[[int], Batch]
@@ -436,7 +453,8 @@ def test_a_batch_that_cannot_be_replayed_keeps_no_other_waiting(
 
 def test_a_record_is_parked_and_replayed_only_with_all_it_needs(connection: Connection, told: Told) -> None:
     told("F9 02-02-2026 20")
-    for broken in ("outcome = 'updated'", "replayed_at = now()", "waits_for = 'rain'", "key = NULL"):
+    for broken in ("outcome = 'updated'", "replayed_at = now()", "waits_for = 'rain'", "key = NULL", "given_up_at = now()",
+                   "outcome = 'given_up', given_up_at = now()", "outcome = 'given_up', reasons = '[{}]'"):  # fmt: skip
         with pytest.raises(RecordRefused), transaction(connection) as cursor:
             cursor.execute(f"UPDATE parked_record SET {broken}")
 
@@ -451,3 +469,311 @@ def test_rejects_of_a_replay_are_exported_to_be_mended(told: Told, worker: pipel
     assert header == ""
     assert line.startswith('"F1";"03-02-2026";"77";')
     assert "definitive status" in line
+
+
+# Giving up -----------------------------------------------------------------------------------------------------
+
+
+def give_up(connection: Connection, seqno: int, thing: Thing | None = None) -> int:
+    return giving_up.give_up(connection, seqno, by="mia", why="they never signed", thing=thing)
+
+
+def given_up(connection: Connection, seqno: int) -> list[tuple[str, str | None]]:
+    """(who, detail) of the events that say it."""
+    return [(e["by"], e["detail"]) for e in batches.events(connection, seqno) if e["event"] == "given up"]
+
+
+def test_what_is_given_up_is_never_replayed_and_the_ledger_stays(told: Told, worker: pipeline.Worker) -> None:
+    told("F9 02-02-2026 20\nF1 02-02-2026 77\nF2 02-02-2026 20")
+    before = batches.get(worker.connection, 1), list(ledger.records(worker.connection, 1, ["parked"]))
+    assert give_up(worker.connection, 1) == 2
+    assert given_up(worker.connection, 1) == [("mia", "2 parked records: they never signed")]
+    add(worker.connection, contracts=("F9",), codes=("77",))
+    assert not parked.anything_due(worker.connection, "contract_status")
+    assert replay.replay(worker) == {}
+    assert history(worker.connection, "F9") == []
+    now = list(ledger.records(worker.connection, 1, ["parked"]))
+    assert batches.get(worker.connection, 1) == before[0]
+    assert [r | {"parked": None} for r in now] == [r | {"parked": None} for r in before[1]]
+    assert replays(worker.connection, 1) == [
+        (1, "given_up", "unknown_contract", "given_up"),
+        (2, "given_up", "unknown_status", "given_up"),
+    ]
+    assert now[0]["parked"]["reasons"][-1]["message"] == "Nobody waits for it any more: they never signed."
+    assert parked.became(worker.connection, 1) == {"given_up": 2}
+    assert parked.groups(worker.connection, None, None, 10) == []
+    assert sound(worker.connection)
+
+
+def test_one_thing_is_given_up_in_all_batches_of_its_domain_that_have_ended(
+    told: Told, submit: Submit, worker: pipeline.Worker
+) -> None:
+    told("F9 02-02-2026 20\nF8 02-02-2026 20\nF9 03-02-2026 20")
+    told("F9 02-02-2026 77\nF1 02-02-2026 77")
+    unended = submit(file("F9 05-02-2026 20"), "result_codes")
+    pipeline.validate(worker, unended), pipeline.load(worker, unended)
+
+    def everywhere(thing: Thing, domain: str = "DEMO") -> dict[int, int]:
+        return giving_up.give_up_thing(
+            worker.connection, "contract_status", domain, thing, by="mia", why="they never signed"
+        )
+
+    for wrong in (
+        (Thing("contract", "F7"), "DEMO"),
+        (Thing("contract", "F9"), "OTHER"),
+        (Thing("status", "F9"), "DEMO"),
+    ):
+        with pytest.raises(NotPossible, match="No record of an import batch that has ended waits for"):
+            everywhere(*wrong)
+    assert everywhere(Thing("contract", "F9")) == {1: 2, 2: 1}
+    assert [parked.became(worker.connection, n) for n in (1, 2, unended)] == [
+        {"given_up": 2, "parked": 1}, {"given_up": 1, "parked": 1}, {"parked": 1}
+    ]  # fmt: skip
+    assert give_up(worker.connection, 2, Thing("status", "77")) == 1
+    assert parked.became(worker.connection, 1) == {"given_up": 2, "parked": 1}
+    pipeline.close(worker, unended)
+    assert everywhere(Thing("contract", "F9")) == {unended: 1}
+    assert sound(worker.connection)
+
+
+def test_what_is_too_long_to_ever_exist_can_be_given_up(told: Told, connection: Connection) -> None:
+    told("F1 02-02-2026 77")
+    with transaction(connection) as cursor:
+        cursor.execute("UPDATE parked_record SET key = repeat('7', 300)")
+    (group,) = parked.groups(connection, None, None, 10)
+    assert giving_up.give_up_thing(
+        connection, "contract_status", "DEMO", Thing("status", group["key"]), by="mia", why="nonsense"
+    ) == {1: 1}
+
+
+def test_what_exists_by_now_is_left_to_the_replay(told: Told, worker: pipeline.Worker) -> None:
+    told("F9 02-02-2026 20\nF1 02-02-2026 77\nF8 02-02-2026 20")
+    add(worker.connection, contracts=("F9",), codes=("77",))
+    assert give_up(worker.connection, 1) == 1
+    for asked in (None, Thing("contract", "F9")):
+        with pytest.raises(NotPossible, match=r"replayed by the next run: what it waits for exists by now\."):
+            give_up(worker.connection, 1, asked)
+    with pytest.raises(NotPossible, match="because that exists by now"):
+        giving_up.give_up_thing(
+            worker.connection, "contract_status", "DEMO", Thing("status", "77"), by="mia", why="x"
+        )
+    assert replay.replay(worker) == {1: Counter(updated=2)}
+    assert [outcome for _, outcome, *_ in replays(worker.connection, 1)] == ["updated", "updated", "given_up"]
+    assert sound(worker.connection)
+
+
+def test_what_cannot_be_given_up_is_refused_in_words(
+    told: Told, submit: Submit, worker: pipeline.Worker
+) -> None:
+    told("F1 02-02-2026 20")
+    waiting = submit(file("F9 02-02-2026 20"), "result_codes")
+    with pytest.raises(NotPossible, match=r"^No record of import batch 1 waits\.$"):
+        give_up(worker.connection, 1)
+    with pytest.raises(NotPossible, match=r'^No record of import batch 1 waits for contract "F9"\.$'):
+        give_up(worker.connection, 1, Thing("contract", "F9"))
+    with pytest.raises(NotPossible, match="Import batch 2 has not ended yet"):
+        give_up(worker.connection, waiting)
+    pipeline.work(worker, waiting)
+    for why in ("", "  ", "a\0b", "x" * 256):
+        with pytest.raises(UnknownCode, match="Say why nobody is to wait any more, in one line"):
+            giving_up.give_up(worker.connection, waiting, by="mia", why=why)
+    roll_back.ask(worker.connection, waiting, by="anna", why="wrong file")
+    with pytest.raises(NotPossible, match="Import batch 2 is rolled back, and with it what waited"):
+        give_up(worker.connection, waiting)
+    with pytest.raises(UnknownCode, match="There is no import batch 77"):
+        give_up(worker.connection, 77)
+    assert given_up(worker.connection, waiting) == []
+
+
+def test_what_is_given_up_stands_with_the_rejects_to_be_mended(
+    told: Told, worker: pipeline.Worker, settings: Settings
+) -> None:
+    told("F9 03-02-2026 77\nF8 02-02-2026 20")
+    add(worker.connection, contracts=("F9",))
+    replay.replay(worker)  # its code is still lacking
+    assert give_up(worker.connection, 1, Thing("status", "77")) == 1
+    batch = batches.get(worker.connection, 1)
+    template = pipeline.template_of(worker.connection, batch)
+    _, line = ledger.rejects_as_csv(worker.connection, batch, template, [])
+    assert line.startswith('"F9";"03-02-2026";"77";')
+    assert "There is no result code" in line
+    assert "There is no contract" not in line
+    assert "Nobody waits for it any more: they never signed." in line
+    assert mending.total(worker.connection, batch) == 1
+    (to_mend,) = mending.page(worker.connection, batch, limit=10)
+    assert (to_mend["record_no"], to_mend["raw"][:3]) == (1, ["F9", "03-02-2026", "77"])
+    mended = [mending.Mended(1, ("F9", "03-02-2026", "20", "", ""))]
+    mending.check(worker.connection, batch, mended)
+    child = reruns.rerun(
+        worker.connection, settings, batch, template, batch.suite_hash, by="mia", through="command line"
+    )
+    pipeline.work(worker, child)
+    assert parked.became(worker.connection, child) == {"parked": 1}
+    assert sound(worker.connection)
+
+
+def test_a_roll_back_leaves_what_is_given_up(told: Told, worker: pipeline.Worker) -> None:
+    told("F9 02-02-2026 20\nF8 02-02-2026 20\nF1 02-02-2026 20")
+    give_up(worker.connection, 1, Thing("contract", "F9"))
+    roll_back.ask(worker.connection, 1, by="anna", why="wrong file")
+    roll_back.work(worker, 1)
+    assert parked.became(worker.connection, 1) == {"given_up": 1, "withdrawn": 1}
+    assert sound(worker.connection)
+
+
+def test_what_a_replay_has_come_to_is_not_given_up(
+    told: Told, worker: pipeline.Worker, database_url: str
+) -> None:
+    """The contract comes, and its record is replayed, in one transaction: nobody else sees the one without the other."""
+    told("F9 02-02-2026 20")
+    batch = batches.get(worker.connection, 1)
+    template = pipeline.template_of(worker.connection, batch)
+    refused: list[str] = []
+
+    def giving() -> None:
+        with closing(db.connect(database_url)) as other, pytest.raises(NotPossible) as refusal:
+            give_up(other, 1)
+        refused.append(str(refusal.value))
+
+    thread = threading.Thread(target=giving)
+    with transaction(worker.connection) as cursor:
+        loading.lock(cursor, batch)
+        cursor.execute(
+            "INSERT INTO contract (domain_id, form_id, sign_up_date) VALUES (%s, 'F9', '2026-01-01')", (batch.domain_id,)
+        )  # fmt: skip
+        assert loading.replay(cursor, batch, template, None, "F9") == Counter(updated=1)
+        thread.start()
+        thread.join(timeout=0.5)
+        assert thread.is_alive()
+    thread.join()
+    assert replays(worker.connection, 1) == [(1, "updated")]
+    assert refused == ["No record of import batch 1 waits."]
+    assert len(history(worker.connection, "F9")) == 1
+
+
+def test_what_was_killed_while_giving_up_is_done_by_whoever_asks_again(
+    told: Told, worker: pipeline.Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told("F7 02-02-2026 20\nF8 02-02-2026 20\nF9 02-02-2026 20\nF1 02-02-2026 77")
+    monkeypatch.setattr(giving_up, "CHUNK", 1)
+    note, done = batches.note, []
+
+    def killed(*told: Any) -> None:
+        note(*told)
+        done.append(told)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(batches, "note", killed)
+    with pytest.raises(KeyboardInterrupt):
+        give_up(worker.connection, 1)
+    assert parked.became(worker.connection, 1) == {"given_up": 2, "parked": 2}
+    assert give_up(worker.connection, 1) == 2
+    assert given_up(worker.connection, 1) == [("mia", "1 parked record: they never signed")] * 4
+    assert sound(worker.connection)
+
+
+# By retention --------------------------------------------------------------------------------------------------
+
+WAITS_30_DAYS = Retention.model_validate({"domains": {"DEMO": {"parked": 30}}})
+
+
+def age(connection: Connection, seqno: int, days: int) -> None:
+    """As if the batch had ended so many days ago; nobody but an administrator could do this."""
+    with transaction(connection) as cursor:
+        cursor.execute("ALTER TABLE import_batch DISABLE TRIGGER import_batch_close")
+        cursor.execute(
+            "UPDATE import_batch SET processed_at = processed_at - make_interval(days => %s) WHERE seqno = %s", (days, seqno)
+        )  # fmt: skip
+        cursor.execute(
+            "UPDATE import_record SET recorded_at = recorded_at - make_interval(days => %s) WHERE seqno = %s", (days, seqno)
+        )  # fmt: skip
+        cursor.execute("ALTER TABLE import_batch ENABLE TRIGGER import_batch_close")
+
+
+def kept_house(worker: pipeline.Worker, days: Retention) -> dict[str, int]:
+    """What was removed of DEMO, which the dry run before has foretold."""
+    foretold = housekeeping.forecast(worker, days)
+    removed = housekeeping.clean(worker, days)
+    assert removed == foretold
+    return {one.what: one.items for one in removed if one.domain == "DEMO"}
+
+
+def test_what_has_waited_for_longer_than_the_retention_says_is_given_up(
+    told: Told, worker: pipeline.Worker
+) -> None:
+    told("F9 02-02-2026 20\nF8 02-02-2026 20\nF1 02-02-2026 77")
+    told("F9 03-02-2026 20")
+    age(worker.connection, 1, 31), age(worker.connection, 2, 29)
+    add(worker.connection, contracts=("F8",))
+    assert kept_house(worker, Retention()) == {}
+    assert kept_house(worker, WAITS_30_DAYS) == {"parked records given up": 2}
+    assert given_up(worker.connection, 1) == [("tester", "2 parked records: the domain waits for 30 days")]
+    assert [outcome for _, outcome, *_ in replays(worker.connection, 1)] == ["given_up", "parked", "given_up"]
+    assert parked.became(worker.connection, 2) == {"parked": 1}
+    assert kept_house(worker, WAITS_30_DAYS) == {}
+    assert replay.replay(worker) == {1: Counter(updated=1)}
+    assert sound(worker.connection)
+
+
+def test_why_something_was_given_up_is_kept_when_its_cells_are_not(
+    told: Told, worker: pipeline.Worker
+) -> None:
+    told("F9 02-02-2026 20")
+    give_up(worker.connection, 1)
+    age(worker.connection, 1, 31)
+    cells = Retention.model_validate({"others": {"cells": 30}})
+    assert kept_house(worker, cells) == {"refused records without cells": 1}
+    (record,) = ledger.records(worker.connection, 1)
+    lacked, why = record["parked"]["reasons"]
+    assert (lacked["rule"], lacked["value"], "F9" in lacked["message"]) == ("unknown_contract", None, False)
+    assert (why["rule"], why["message"]) == ("given_up", "Nobody waits for it any more: they never signed.")
+    assert sound(worker.connection)
+
+
+def test_a_roll_back_that_is_asked_for_comes_before_the_retention(
+    told: Told, worker: pipeline.Worker
+) -> None:
+    told("F9 02-02-2026 20")
+    age(worker.connection, 1, 31)
+    roll_back.ask(worker.connection, 1, by="anna", why="wrong file")
+    assert kept_house(worker, WAITS_30_DAYS) == {}
+    roll_back.work(worker, 1)
+    assert parked.became(worker.connection, 1) == {"withdrawn": 1}
+
+
+def test_housekeeping_that_was_killed_while_giving_up_does_the_rest_the_next_time(
+    told: Told, worker: pipeline.Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told("F7 02-02-2026 20\nF8 02-02-2026 20\nF9 02-02-2026 20")
+    age(worker.connection, 1, 31)
+    monkeypatch.setattr(giving_up, "CHUNK", 1)
+    note, done = batches.note, []
+
+    def killed(*told: Any) -> None:
+        note(*told)
+        done.append(told)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "note", killed)
+        with pytest.raises(KeyboardInterrupt):
+            housekeeping.clean(worker, WAITS_30_DAYS)
+    assert parked.became(worker.connection, 1) == {"given_up": 1, "parked": 2}
+    assert kept_house(worker, WAITS_30_DAYS) == {"parked records given up": 2}
+    assert sound(worker.connection)
+
+
+def test_nobody_waits_for_a_dry_run_of_housekeeping(
+    told: Told, worker: pipeline.Worker, database_url: str
+) -> None:
+    told("F9 02-02-2026 20")
+    age(worker.connection, 1, 31)
+    with closing(db.connect(database_url)) as other, transaction(other) as cursor:
+        batch = batches.take(cursor, 1)
+        loading.lock(cursor, batch)
+        assert [one.what for one in housekeeping.forecast(worker, WAITS_30_DAYS)] == [
+            "parked records given up"
+        ]
+    assert parked.became(worker.connection, 1) == {"parked": 1}

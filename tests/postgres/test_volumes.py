@@ -20,6 +20,7 @@ from rowledger import (
     housekeeping,
     ledger,
     loading,
+    parked,
     pipeline,
     reruns,
     roll_back,
@@ -373,6 +374,26 @@ def test_a_volume_stays_as_long_as_a_record_of_it_waits_for_a_contract(
     with transaction(connection) as cursor:
         cursor.execute("UPDATE parked_record SET outcome = 'withdrawn'")
     assert told(housekeeping.clean(worker, KEEP)) == DROPPED | {"records of the ledger": 1}
+
+
+def test_a_volume_goes_with_what_is_given_up_in_the_same_run(
+    worker: pipeline.Worker, connection: Connection, ended: Callable[..., Batch], span_over: Callable[[], int],
+    parking: str,
+) -> None:  # fmt: skip
+    batch = ended("F9;02-02-2026;20;;\n", days=61, template=parking)
+    span_over()
+    for days in (62, 60):
+        keep = Retention.model_validate({"domains": {"DEMO": {"ledger": 30, "parked": days}}})
+        foretold = housekeeping.forecast(worker, keep)
+        removed = housekeeping.clean(worker, keep)
+        assert removed == foretold
+        assert ("parked records given up" in told(removed)) is (days < 61)
+    assert (
+        told(removed).items()
+        >= (DROPPED | {"records of the ledger": 1, "parked records given up": 1}).items()
+    )
+    assert parked.became(connection, batch.seqno) == {"given_up": 1}
+    assert violated(connection) == []
 
 
 def test_a_volume_stays_as_long_as_a_roll_back_of_its_domain_is_under_way(

@@ -196,12 +196,13 @@ def show(seqno: Seqno, as_json: AsJson = False) -> None:
         return
     _print_batch(batch)
     if replayed:
-        out.print(_parked_in_words(replayed))
+        out.print(parked.in_words(replayed, " (see: rowledger parked)"))
     if undone:
         tell_rolled_back(undone)
     print_reasons("Why records were not loaded:", about.reasons)
     kept = all(event["event"] not in ("records not kept", "cells not kept") for event in about.events)
-    if batch.status.terminal and kept and (batch.counts[Outcome.REJECTED] or replayed.get(Outcome.REJECTED)):
+    to_mend = batch.counts[Outcome.REJECTED] or any(replayed.get(one) for one in ledger.TO_MEND)
+    if batch.status.terminal and kept and to_mend:
         out.print(
             f"To mend the rejected records: rowledger rejects {seqno} > mend.csv, then rowledger rerun {seqno} mend.csv"
         )
@@ -319,17 +320,6 @@ def tell_replayed(batch: Batch, outcomes: Counter[str], as_json: bool) -> None:
         out.print(f"Import batch {plain(batch.label)}: {replay.in_words(outcomes)}")
 
 
-def _parked_in_words(became: dict[str, int]) -> str:
-    """What became of the records that the ledger calls parked."""
-    replayed = Counter(became)
-    waiting = replayed.pop(Outcome.PARKED, 0)
-    told = [f"{waiting:,} still wait{'s' * (waiting == 1)} (see: rowledger parked)"] if waiting else []
-    told += [f"{replayed[outcome]:,} became {outcome}" for outcome in Outcome if replayed[outcome]]
-    if withdrawn := replayed[parked.WITHDRAWN]:
-        told.append(f"{withdrawn:,} {'was' if withdrawn == 1 else 'were'} withdrawn by the roll back")
-    return f"Of the parked records {', '.join(told)}."
-
-
 def _print_records(found: Iterable[dict[str, Any]]) -> None:
     """Line by line, so that a million records need no more memory than ten."""
     one = None
@@ -346,17 +336,20 @@ def _print_records(found: Iterable[dict[str, Any]]) -> None:
 
 def _settled(waiting: dict[str, Any]) -> bool:
     """Whether something has become of a parked record."""
-    return bool(waiting["replayed_at"]) or waiting["outcome"] == parked.WITHDRAWN
+    return bool(waiting["replayed_at"]) or waiting["outcome"] != Outcome.PARKED
 
 
 def _print_replay(settled: dict[str, Any]) -> None:
     """What became of a parked record, under its line."""
     when = "its batch was rolled back while it waited"
-    if settled["outcome"] != parked.WITHDRAWN:
+    if settled["outcome"] == parked.GIVEN_UP:
+        at = settled["given_up_at"][:16].replace("T", " ")
+        when = f"{at}: {reasons_in_words(settled['reasons'][-1:])}"
+    elif settled["outcome"] != parked.WITHDRAWN:
         when = f"replayed {settled['replayed_at'][:16].replace('T', ' ')}"
         why = reasons_in_words(settled["reasons"])
         when = f"{when}: {why}" if why else when
-    out.print(f"{'':>9}  {settled['outcome']:<11}  {when}")
+    out.print(f"{'':>9}  {settled['outcome'].replace('_', ' '):<11}  {when}")
 
 
 def _print_rolled_back(undone: dict[str, Any]) -> None:

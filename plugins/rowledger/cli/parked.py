@@ -1,4 +1,4 @@
-"""Parked records: what waits for what, and their replay by hand."""
+"""Parked records: what waits for what, their replay by hand, and to give up waiting."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from rowledger import batches, parked, pipeline, replay
+from rowledger import batches, giving_up, pipeline, replay
 from rowledger.cli.imports import tell_replayed
+from rowledger.cli.place import place
 from rowledger.cli.terminal import (
     AsJson,
     AsJsonLines,
@@ -23,6 +24,8 @@ from rowledger.cli.terminal import (
     plain,
     print_json,
 )
+from rowledger.errors import UnknownCode
+from rowledger.giving_up import Thing
 
 PANEL = "Imports"
 SHOWN_BATCHES = 5
@@ -42,8 +45,8 @@ def list_parked(
 ) -> None:
     """List what parked records wait for, and how many, of which batches, since when."""
     known_kind(kind)
-    with database(from_environment()) as connection:
-        found = parked.groups(connection, kind, domain, limit)
+    with place() as at:
+        found = at.parked(kind, domain, limit)
     if as_json:
         print_json([{k: v for k, v in group.items() if not k.startswith("all_")} for group in found])
         return
@@ -62,7 +65,8 @@ def list_parked(
 
 def _waits_for(group: dict[str, Any]) -> str:
     now = " [green](exists now)[/green]" if group["exists_now"] else ""
-    return f'{_WAITS_FOR[group["waits_for"]]} "{plain(group["key"])}"{now}'
+    key = "" if group["key"] is None else f' "{plain(group["key"])}"'
+    return f"{_WAITS_FOR[group['waits_for']]}{key}{now}"
 
 
 def _numbers(seqnos: list[int]) -> str:
@@ -79,6 +83,8 @@ def _print_totals(found: list[dict[str, Any]]) -> None:
         waiting = "1 more record waits" if records == 1 else f"{records:,} more records wait"
         others = "1 other contract or code" if groups == 1 else f"{groups:,} other contracts or codes"
         out.print(f"{waiting} for {others}; see --limit.")
+    if not all(group["exists_now"] for group in found):
+        out.print("To wait no longer for what never comes: rowledger give-up")
     if any(group["exists_now"] for group in found):
         out.print(
             "The next run replays what waits for something that exists now; or at once: rowledger replay"
@@ -98,3 +104,50 @@ def replay_parked(kind: OneKind = None, as_json: AsJsonLines = False) -> None:
             tell_replayed(batches.get(connection, seqno), outcomes, as_json)
     if not done:
         err.print("No parked record waits for something that exists by now.")
+
+
+@app.command("give-up", rich_help_panel=PANEL)
+def give_up(
+    seqno: Annotated[
+        int | None,
+        typer.Argument(help="The import batch seqno; all that waits of it, or for one thing.", min=1, metavar="SEQNO"),
+    ] = None,
+    why: Annotated[str, typer.Option("--why", help="Why; kept for ever.", metavar="TEXT", show_default=False)] = "",
+    contract: Annotated[str | None, typer.Option(help="Only what waits for this contract.", metavar="FORM_ID")] = None,
+    code: Annotated[
+        str | None, typer.Option(help="Only what waits for this result code.", metavar="CODE")
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Without a SEQNO: in all batches of this domain.", metavar="CODE")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="Without a SEQNO: of this import kind.", metavar="KIND")
+    ] = "contract_status",
+    as_json: AsJsonLines = False,
+) -> None:  # fmt: skip
+    """Wait no longer for what never comes: records are never replayed then, and can be mended with the rejects.
+
+    All that waits of one batch; or what waits for one contract or code, of one batch or of a domain.
+    """
+    known_kind(kind)
+    if contract is not None and code is not None:
+        raise UnknownCode("Say --contract or --code, not both.")
+    thing = (
+        Thing("contract", contract)
+        if contract is not None
+        else Thing("status", code)
+        if code is not None
+        else None
+    )
+    with place() as at:
+        if seqno is not None and domain is None:
+            done = {seqno: at.give_up(seqno, thing, why)}
+        elif seqno is None and thing and domain is not None:
+            done = at.give_up_thing(kind, domain, thing, why)
+        else:
+            raise UnknownCode("Name one import batch seqno; or a domain, and --contract or --code.")
+        for number, records in done.items():
+            if as_json:
+                print_json({"seqno": number, "given_up": records}, indent=None)
+            else:
+                out.print(f"Import batch {plain(at.batch(number).label)}: {giving_up.in_words(records)}.")

@@ -18,11 +18,23 @@ from typing import Any, BinaryIO, Protocol
 
 import typer
 
-from rowledger import batches, control, ledger, parked, pipeline, replay, reruns, roll_back, uploads
+from rowledger import (
+    batches,
+    control,
+    giving_up,
+    ledger,
+    parked,
+    pipeline,
+    replay,
+    reruns,
+    roll_back,
+    uploads,
+)
 from rowledger.cli.terminal import database, find_template, from_environment, options
 from rowledger.client import Client, RemoteBatch
 from rowledger.db import Connection
 from rowledger.errors import FileError, NotPossible, SetupError, Stopped
+from rowledger.giving_up import Thing
 from rowledger.layouts import header_of
 from rowledger.model import Batch, BatchStatus
 from rowledger.roll_back import RollBack
@@ -97,6 +109,9 @@ class Place(Protocol):
     def replay(self) -> list[tuple[Batch, Counter[str]]]:
         """Replay parked records that are due."""
 
+    def parked(self, kind: str | None, domain: str | None, limit: int) -> list[dict[str, Any]]:
+        """What parked records wait for, most records first."""
+
     def pause(self, seqno: int, why: str) -> Batch:
         """Stop work on a batch."""
 
@@ -105,6 +120,12 @@ class Place(Protocol):
 
     def cancel(self, seqno: int, why: str) -> Batch:
         """End it where it is."""
+
+    def give_up(self, seqno: int, thing: Thing | None, why: str) -> int:
+        """Wait no longer for what its parked records wait for; how many that were."""
+
+    def give_up_thing(self, kind: str, domain: str, thing: Thing, why: str) -> dict[int, int]:
+        """Wait no longer for a thing in all batches that have ended; for each, how many records that were."""
 
     def roll_back(self, seqno: int, why: str) -> RollBack:
         """Take back what it has written, or have that done."""
@@ -210,6 +231,9 @@ class Here:
     def replay(self) -> list[tuple[Batch, Counter[str]]]:
         return [(self.batch(seqno), done) for seqno, done in replay.replay(self._worker).items()]
 
+    def parked(self, kind: str | None, domain: str | None, limit: int) -> list[dict[str, Any]]:
+        return parked.groups(self._connection, kind, domain, limit)
+
     def pause(self, seqno: int, why: str) -> Batch:
         return control.pause(self._connection, seqno, by=self._by, why=why)
 
@@ -218,6 +242,12 @@ class Here:
 
     def cancel(self, seqno: int, why: str) -> Batch:
         return control.cancel(self._connection, seqno, by=self._by, why=why)
+
+    def give_up(self, seqno: int, thing: Thing | None, why: str) -> int:
+        return giving_up.give_up(self._connection, seqno, by=self._by, why=why, thing=thing)
+
+    def give_up_thing(self, kind: str, domain: str, thing: Thing, why: str) -> dict[int, int]:
+        return giving_up.give_up_thing(self._connection, kind, domain, thing, by=self._by, why=why)
 
     def roll_back(self, seqno: int, why: str) -> RollBack:
         roll_back.ask(self._connection, seqno, by=self._by, why=why)
@@ -302,7 +332,7 @@ class There:
     def rejects(self, seqno: int, out: BinaryIO) -> int:
         self._client.download(seqno, "rejects.csv", out)
         batch = self.batch(seqno)
-        return batch.counts["rejected"] + batch.replayed.get("rejected", 0)
+        return batch.counts["rejected"] + sum(batch.replayed.get(one, 0) for one in ledger.TO_MEND)
 
     def work(self, seqno: int) -> None:
         """A run of the desk's engine works it off; one is started for each kind that has something waiting."""
@@ -326,6 +356,9 @@ class There:
         """Every run does it."""
         return []
 
+    def parked(self, kind: str | None, domain: str | None, limit: int) -> list[dict[str, Any]]:
+        return self._client.parked(kind, domain, limit=limit)
+
     def pause(self, seqno: int, why: str) -> Batch:
         return self._client.pause(seqno, why)
 
@@ -334,6 +367,12 @@ class There:
 
     def cancel(self, seqno: int, why: str) -> Batch:
         return self._client.cancel(seqno, why)
+
+    def give_up(self, seqno: int, thing: Thing | None, why: str) -> int:
+        return self._client.give_up(seqno, why, **vars(thing) if thing else {}).given_up
+
+    def give_up_thing(self, kind: str, domain: str, thing: Thing, why: str) -> dict[int, int]:
+        return self._client.give_up_thing(kind, domain, thing.waits_for, thing.key, why)
 
     def roll_back(self, seqno: int, why: str) -> RollBack:
         self._client.roll_back(seqno, why)

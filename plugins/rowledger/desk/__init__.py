@@ -29,6 +29,8 @@ from rowledger.desk import (
     one_import_page,
     operations_api,
     operations_page,
+    parked_api,
+    parked_page,
     records_api,
     reference_api,
     rerun_api,
@@ -51,11 +53,11 @@ from rowledger.settings import Settings
 API = "/api/v1"
 APIS = (
     batches_api, upload_api, statuses_api, checks_api, control_api, rerun_api, mend_api, records_api, downloads_api,
-    lookups_api, templates_api, reference_api, operations_api,
+    lookups_api, templates_api, reference_api, operations_api, parked_api,
 )  # fmt: skip
 PAGES = (
     imports_page, upload_page, one_import_page, contracts_page, contacts_page, templates_page, set_up_page, static_files,
-    mend_page, run_page, operations_page,
+    mend_page, run_page, operations_page, parked_page,
 )  # fmt: skip
 
 

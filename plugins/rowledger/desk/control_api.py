@@ -1,4 +1,4 @@
-"""What people ask of a batch: pause, resume, cancel, reprocess, run now. Each says what happened, in a sentence."""
+"""What people ask of a batch: pause, resume, cancel, give up waiting, reprocess, run now. Each says what happened, in a sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from rowledger import batches, control, reruns
+from rowledger import batches, control, giving_up, reruns
 from rowledger import roll_back as roll_backs
 from rowledger.db import Connection
 from rowledger.desk import batch_view
@@ -20,6 +20,7 @@ from rowledger.desk.examples import BATCH, answers
 from rowledger.desk.problems import Refused
 from rowledger.desk.shelf import template_of
 from rowledger.desk.upload_api import optional_key, request_key
+from rowledger.giving_up import Thing
 from rowledger.model import Batch, BatchStatus
 from rowledger.templates import ImportTemplate
 
@@ -58,6 +59,15 @@ class Cancel(Why):
     """What is told when a batch is cancelled."""
 
     roll_back: bool = Field(default=False, description="take back what is written, too; needs a why")
+
+
+class GiveUp(Why):
+    """What is told when nobody waits any more for what records of a batch wait for; needs a why."""
+
+    waits_for: Literal["contract", "status"] | None = Field(
+        default=None, description="only for one thing: a contract, or a status by its result code"
+    )
+    key: str | None = Field(default=None, description="its form id or result code")
 
 
 class Reprocess(BaseModel):
@@ -122,6 +132,27 @@ def roll_back(
     return _told(request, batch, sentence, 202)
 
 
+@router.post("/give-up", responses=answers(200, BATCH | {"given_up": 60}), openapi_extra=described(GiveUp))
+def give_up(
+    request: Request,
+    batch: SeenBatch,
+    told: Annotated[GiveUp, Depends(body(GiveUp))],
+    connection: ConnectionDep,
+) -> JSONResponse:
+    """Wait no longer for the code or contract that parked records of a batch wait for, all of them or for one thing.
+
+    They are never replayed; they can be mended like what was rejected. What exists by now is replayed by the next run.
+    """
+    if (told.waits_for is None) != (told.key is None):
+        raise Refused(422, "Say both, waits_for and key, or neither for all that waits.")
+    thing = Thing(told.waits_for, told.key) if told.waits_for and told.key is not None else None
+    by = user_of(request).name
+    records = giving_up.give_up(connection, batch.seqno, by=by, why=told.why, thing=thing)
+    return _told(
+        request, batch, f"{giving_up.in_words(records)}, of import batch {batch.seqno}.", given_up=records
+    )
+
+
 @router.post("/reprocess", status_code=201, responses=answers(201, BATCH), openapi_extra=described(Reprocess))
 def reprocess(
     request: Request,
@@ -168,8 +199,8 @@ def run_now(request: Request, desk: DeskDep, batch: SeenBatch) -> JSONResponse:
     return _told(request, batch, f"A run was started: {run_id}.", 202)
 
 
-def _told(request: Request, batch: Batch, sentence: str, status: int = 200) -> JSONResponse:
-    shown: dict[str, Any] = batch_view.shown(batch, has(request, Right.PERSONAL, batch.kind)) | {
-        "message": sentence
-    }
+def _told(request: Request, batch: Batch, sentence: str, status: int = 200, **more: Any) -> JSONResponse:
+    shown: dict[str, Any] = (
+        batch_view.shown(batch, has(request, Right.PERSONAL, batch.kind)) | more | {"message": sentence}
+    )
     return JSONResponse(jsonable_encoder(shown), status, {"ETag": batch_view.etag(batch)})

@@ -43,6 +43,12 @@ REASONS = {"records_in_file": 1000, "complete": True,
            "reasons": [{"outcome": "rejected", "rule": "required", "column": "Last name", "records": 20,
                         "share": 0.02, "examples": [{"record_no": 17, "value": None,
                                                      "message": '"Last name" is empty; every record needs one.'}]}]}  # fmt: skip
+WAITING = {"groups_in_all": 1, "records_in_all": 60,
+           "groups": [{"domain": "DEMO", "kind": "contract_status", "waits_for": "status", "key": "77", "records": 60,
+                       "batches": [42, 45], "since": "2026-05-04T08:12:03.120Z", "first_seqno": 42, "first_record": 17,
+                       "exists_now": False}]}  # fmt: skip
+GIVEN_UP = {"given_up": 60, "batches": [{"seqno": 42, "given_up": 40}, {"seqno": 45, "given_up": 20}],
+            "message": "60 parked records are given up, of 2 import batches."}  # fmt: skip
 CHECK = {"records_in_file": 2, "counts": {"created": 1, "rejected": 1}, "error_rule": None, "error_message": None,
          "warnings": [], "complete": True, "file_bytes": 93, "uploaded_before": None,
          "reasons": [{"rule": "required", "column": "Last name", "records": 1, "first_record": 2,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from rowledger import batches
+from rowledger import batches, parked
 from rowledger.db import Connection, transaction
 from rowledger.desk import batch_view, pages
 from rowledger.desk.access import BatchWith, Right, has
@@ -44,9 +44,10 @@ def head(
     seen: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
     """What changes while a batch is worked on; nothing if nothing has."""
-    if seen == batch_view.version(batch) and batch.status.terminal:
+    shown = _head(request, connection, batch)
+    if seen == shown["shown"] and batch.status.terminal:
         return pages.unchanged()
-    return pages.page(request, "one_import_head.html", **_head(request, connection, batch))
+    return pages.page(request, "one_import_head.html", **shown)
 
 
 @router.get("/records")
@@ -108,7 +109,15 @@ def activity(request: Request, batch: ReadBatch, connection: ConnectionDep) -> R
 def _head(request: Request, connection: Connection, batch: Batch) -> dict[str, Any]:
     about = batch_view.about(connection, batch)
     engine = desk_of(request).engine
+    became = (
+        parked.became(connection, batch.seqno)
+        if batch.status.terminal and batch.counts[Outcome.PARKED]
+        else {}
+    )
     return {
+        "became": parked.in_words(became) if became else None, "waiting": parked.waiting(became),
+        # What becomes of parked records changes nothing of the batch.
+        "shown": f"{batch_view.version(batch)}-{parked.waiting(became)}",
         "batch": batch, "about": about, "steps": batch_view.timeline(batch),
         "progress": batch_view.progress(batch, about["now"]),
         "personal": has(request, Right.PERSONAL, batch.kind), "may_write": has(request, Right.WRITE, batch.kind),

@@ -168,6 +168,12 @@ LEFT JOIN import_batch AS b USING (seqno)
 WHERE told.seqno IS NULL AND seqno NOT IN (SELECT seqno FROM ledger_not_kept)
    OR p.seqno IS NULL OR (p.kind, p.domain_id) IS DISTINCT FROM (b.kind, b.domain_id)
 
+-- name: given_up_is_told
+-- Of a batch of which parked records were given up an event says who has done so.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM parked_record AS p
+WHERE outcome = 'given_up' AND NOT EXISTS (SELECT FROM import_batch_event AS e WHERE e.seqno = p.seqno AND event = 'given up')
+
 -- name: initial_comes_first
 -- A contract's initial status is the first entry that was made in its history.
 SELECT 'contract ' || i.contract_id

@@ -86,7 +86,8 @@ SELECT reopened, seqno IN (SELECT seqno FROM ledger_not_kept) AS not_kept, now()
        ARRAY(SELECT list_id FROM import_batch_subscription JOIN subscription USING (subscription_id)
              WHERE seqno = %(seqno)s ORDER BY 1) AS subscriptions,
        ARRAY(SELECT child.seqno FROM import_batch AS child WHERE child.parent_seqno = %(seqno)s ORDER BY 1) AS children,
-       (SELECT count(*) FROM mended_record WHERE child_seqno = %(seqno)s) AS mended
+       (SELECT count(*) FROM mended_record WHERE child_seqno = %(seqno)s) AS mended,
+       EXISTS (SELECT FROM import_batch_roll_back AS r WHERE r.seqno = %(seqno)s) AS rolling_back
 FROM import_batch WHERE seqno = %(seqno)s
 
 -- name: reasons
@@ -124,7 +125,8 @@ ON CONFLICT DO NOTHING
 
 -- name: page_of_records
 SELECT r.record_no, r.outcome, r.target_id, r.reasons, r.warnings, r.raw,
-       CASE WHEN r.outcome = 'parked' THEN jsonb_build_object('outcome', p.outcome, 'replayed_at', p.replayed_at) END AS parked
+       CASE WHEN r.outcome = 'parked' THEN jsonb_build_object('outcome', p.outcome, 'replayed_at', p.replayed_at,
+                                                               'reasons', p.reasons) END AS parked
 FROM import_record AS r LEFT JOIN parked_record AS p USING (seqno, record_no)
 WHERE seqno = %(seqno)s AND record_no > %(after)s
   AND (%(numbers)s::integer[] IS NULL OR record_no = ANY(%(numbers)s))

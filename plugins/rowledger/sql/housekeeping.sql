@@ -121,7 +121,11 @@ WHERE seqno = %(seqno)s AND outcome IN ('rejected', 'ignored', 'parked')
   AND record_no > %(after)s AND record_no <= %(upto)s
 
 -- name: strip_parked
-UPDATE parked_record SET reasons = without_values(reasons), warnings = without_values(warnings)
+-- Why somebody gave it up is the last reason, and no cell has said it.
+UPDATE parked_record
+SET reasons = CASE outcome WHEN 'given_up' THEN without_values(reasons - -1) || jsonb_build_array(reasons -> -1)
+              ELSE without_values(reasons) END,
+    warnings = without_values(warnings)
 WHERE seqno = %(seqno)s AND record_no > %(after)s AND record_no <= %(upto)s
 
 -- name: strip_examples

@@ -16,7 +16,7 @@ SELECT %(seqno)s, record_no, %(domain_id)s, 'unprocessed', coalesce(%(ended)s, n
 SELECT r.record_no, r.outcome, r.target_id, r.reasons, r.warnings, r.raw, r.recorded_at,
        CASE WHEN r.outcome = 'parked' THEN jsonb_build_object(
            'waits_for', p.waits_for, 'key', p.key, 'outcome', p.outcome, 'target_id', p.target_id,
-           'reasons', p.reasons, 'replayed_at', p.replayed_at) END AS parked,
+           'reasons', p.reasons, 'replayed_at', p.replayed_at, 'given_up_at', p.given_up_at) END AS parked,
        CASE WHEN u.result IS NOT NULL THEN jsonb_build_object(
            'result', u.result, 'about', u.about, 'reason', u.reason, 'later_seqno', u.later_seqno,
            'later_record_no', u.later_record_no, 'detail', u.detail, 'removed', u.removed) END AS rolled_back

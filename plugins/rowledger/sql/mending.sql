@@ -1,5 +1,5 @@
 -- name: page
--- Rejected records that were not sent again, also those that were parked first.
+-- Rejected records that were not sent again, also those that were parked first, and those that were given up.
 WITH rejected AS (
     SELECT record_no, reasons, warnings, raw
     FROM import_record AS r
@@ -12,7 +12,7 @@ WITH rejected AS (
 ), replayed AS (
     SELECT r.record_no, p.reasons, r.warnings, r.raw
     FROM import_record AS r JOIN parked_record AS p USING (seqno, record_no)
-    WHERE seqno = %(seqno)s AND r.outcome = 'parked' AND p.outcome = 'rejected' AND r.record_no > %(after)s
+    WHERE seqno = %(seqno)s AND r.outcome = 'parked' AND p.outcome IN ('rejected', 'given_up') AND r.record_no > %(after)s
       AND (%(rule)s::text IS NULL OR p.reasons @> jsonb_build_array(jsonb_build_object('rule', %(rule)s::text)))
       AND (%(column)s::text IS NULL OR p.reasons @> jsonb_build_array(jsonb_build_object('column', %(column)s::text)))
       AND NOT EXISTS (SELECT FROM record_sent_again AS s WHERE s.seqno = r.seqno AND s.record_no = r.record_no)
@@ -32,7 +32,7 @@ ORDER BY child_seqno
 
 -- name: total
 SELECT rejected + CASE WHEN parked = 0 THEN 0 ELSE
-    (SELECT count(*) FROM parked_record AS p WHERE p.seqno = %(seqno)s AND p.outcome = 'rejected') END AS records
+    (SELECT count(*) FROM parked_record AS p WHERE p.seqno = %(seqno)s AND p.outcome IN ('rejected', 'given_up')) END AS records
 FROM import_batch WHERE seqno = %(seqno)s
 
 -- name: alone
@@ -45,7 +45,7 @@ FROM unnest(%(record_nos)s::integer[]) AS asked (record_no)
 LEFT JOIN import_record AS r ON r.seqno = %(seqno)s AND r.record_no = asked.record_no
 LEFT JOIN parked_record AS p ON p.seqno = %(seqno)s AND p.record_no = asked.record_no
 LEFT JOIN record_sent_again AS s ON s.seqno = %(seqno)s AND s.record_no = asked.record_no
-WHERE s.child_seqno IS NOT NULL OR (r.outcome = 'rejected' OR p.outcome = 'rejected') IS NOT TRUE
+WHERE s.child_seqno IS NOT NULL OR (r.outcome = 'rejected' OR p.outcome IN ('rejected', 'given_up')) IS NOT TRUE
 ORDER BY asked.record_no
 LIMIT 1
 
