@@ -77,7 +77,7 @@ def _give_chunk(
     cursor.execute(queries("loading")["lock"], {"kind": "contract_status", "domain_id": domain["domain_id"]})
     cursor.execute(sql.SQL(_SQL["open"]).format(chunk=sql.SQL(_SQL["chunk"])), here)
     which = sql.SQL("contract.contract_id IN ({})").format(sql.SQL(_SQL["chunk"]))
-    cursor.execute(_with_due("give", which), here)
+    cursor.execute(_with_due("give", which, "not_given_of_few"), here)
     return found["contract_id"], [Given(domain["code"], **given) for given in cursor]  # type: ignore[arg-type]
 
 
@@ -115,7 +115,9 @@ def _forecast(connection: Connection, name: str, days: int, domain: str | None) 
     yield from stream(connection, query, {"domain": domain, "day": found["day"]})
 
 
-def _with_due(name: str, which: sql.Composable) -> sql.Composed:
+def _with_due(name: str, which: sql.Composable, not_given: str = "not_given") -> sql.Composed:
     """A query about what is due in the contracts of a condition, up to the parameter ``day``, or today."""
-    upto = sql.SQL("coalesce(%(day)s::date, current_date)")
-    return sql.SQL(_SQL[name]).format(due=sql.SQL(_SQL["due"]).format(which=which, upto=upto))
+    upto, known = sql.SQL("coalesce(%(day)s::date, current_date)"), sql.SQL(_SQL[not_given])
+    return sql.SQL(_SQL[name]).format(
+        due=sql.SQL(_SQL["due"]).format(which=which, upto=upto, not_given=known)
+    )

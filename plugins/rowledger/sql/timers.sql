@@ -20,10 +20,7 @@ FROM (
         WHERE {which}
           AND sign_up_date + given.automatic_after_days <= {upto}
           AND (current_status.definitive AND date_result < sign_up_date + given.automatic_after_days) IS NOT TRUE
-          AND NOT EXISTS (
-              SELECT FROM status_history AS h
-              WHERE h.domain_id = contract.domain_id AND h.contract_id = contract.contract_id
-                AND h.status_id = given.status_id AND h.cause = 'timer')
+          AND {not_given}
         OFFSET 0
     ) AS candidate
     -- LIMIT keeps the planner at index look-ups, instead of the whole history.
@@ -48,6 +45,20 @@ FROM (
     WINDOW since_last AS (PARTITION BY candidate.contract_id, last.history_id ORDER BY due, candidate.code)
 ) AS due
 WHERE NOT ended
+
+-- name: not_given
+NOT EXISTS (
+    SELECT FROM status_history AS h
+    WHERE h.domain_id = contract.domain_id AND h.contract_id = contract.contract_id
+      AND h.status_id = given.status_id AND h.cause = 'timer')
+
+-- name: not_given_of_few
+-- LIMIT keeps the planner at index look-ups, also while it believes that no timer has given anything yet: it would read
+-- all that they have given for each contract.
+(SELECT true FROM status_history AS h
+ WHERE h.domain_id = contract.domain_id AND h.contract_id = contract.contract_id
+   AND h.status_id = given.status_id AND h.cause = 'timer'
+ LIMIT 1) IS NULL
 
 -- name: domains
 SELECT domain_id, code FROM domain WHERE %(domain_id)s::integer IS NULL OR domain_id = %(domain_id)s ORDER BY code
