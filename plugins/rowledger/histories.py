@@ -98,7 +98,7 @@ def _exchange(
     # From here on others wait who read the history.
     cursor.execute(queries("housekeeping")["impatience"])
     for table in tables:
-        cursor.execute(sql.SQL(_SQL["drop"]).format(table=table))
+        cursor.execute(sql.SQL(queries("housekeeping")["drop_volume"]).format(name=table))
     cursor.execute(_SQL["attach"], due)
     cursor.execute(_SQL["dropped"], due)
     cursor.execute(sql.SQL(_SQL["unbounded"]).format(volume=volume))

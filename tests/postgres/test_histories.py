@@ -389,7 +389,7 @@ def test_what_somebody_reads_goes_the_next_time(
     assert world.let_go()["years of the status history"] == 2
 
 
-@pytest.mark.parametrize("point", ["make", "keep", "drop", "attach", "dropped"])
+@pytest.mark.parametrize("point", ["make", "keep", "attach", "dropped"])
 def test_who_dies_on_the_way_leaves_it_as_it_was(
     world: World, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:

@@ -129,6 +129,9 @@ def test_a_full_disk_of_the_database_while_records_are_staged(
     if server.system_user:
         shutil.chown(disk.path, server.system_user)
     database = connection.info.dbname
+    assert pipeline.work(
+        worker, submit(HEADER + "K0,k0@example.com,Zero,DE\n")
+    ).succeeded  # the history has its place
     with _administrator(server) as execute:
         execute(f"CREATE TABLESPACE small LOCATION '{disk.path}'")
         try:
@@ -248,6 +251,8 @@ def guest(server: Any, database_url: str) -> Iterator[str]:
         execute("CREATE ROLE guest LOGIN CONNECTION LIMIT 1")
         execute("GRANT postgres TO guest")
         yield psycopg2.extensions.make_dsn(database_url, user="guest")
+        with contextlib.closing(db.connect(database_url)) as owner, db.transaction(owner) as cursor:
+            cursor.execute("DROP OWNED BY guest")  # volumes that it has opened
         execute("DROP ROLE guest")
 
 

@@ -63,6 +63,7 @@ def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
     key. A key that the template does not match by links records too: no two contacts can have it, so who comes first
     would depend on the chunks. Repeated until nothing changes.
     """
+    _open(cursor, batch)  # no lane waits for the year of the history that another one opens
     if len({column.field for column in template.columns} & set(KIND.match_keys)) < 2:
         return
     parts = _parts(batch, template)
@@ -101,7 +102,7 @@ def merge(
     named = row(cursor, queries("contact")["named_at_upload"], values) or {}
     linked = any(named.values()) or any(column.field in LINKS for column in template.columns)
     if linked:
-        cursor.execute(queries("contact")["open"], values)
+        _open(cursor, batch)
     # However large contact is, a chunk finds its few rows by index; the planner would rather read the whole table.
     cursor.execute("SET LOCAL enable_seqscan = off")
     cursor.execute(_sql("find", **parts), values)
@@ -110,6 +111,11 @@ def merge(
     outcomes = loading.outcomes(cursor)
     cursor.execute("DROP TABLE source")
     return outcomes
+
+
+def _open(cursor: Cursor, batch: Batch) -> None:
+    """See that there is a place in the history for what is entered now."""
+    cursor.execute(queries("contact")["open"], {"domain_id": batch.domain_id})
 
 
 def settle(cursor: Cursor, batch: Batch) -> None:

@@ -33,21 +33,24 @@ LOCKED = ("contract", "contract_status")  # statuses and timers name contracts
 
 
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
-    """One match key: nothing to arrange."""
+    """One match key: nothing to arrange. No lane waits for the years of the history that another one opens."""
+    _open(cursor, batch, None, None)
 
 
 def merge(
     cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
 ) -> Counter[str]:
     """Register and correct the chunk's contracts, enter their initial status, write the ledger."""
-    policies, table = template.policies, staging.table(batch)
-    values = {"seqno": batch.seqno, "domain_id": batch.domain_id, "after": after, "upto": upto}
-    cursor.execute(sql.SQL(queries("contract")["open"]).format(staging=table), values)
+    policies = template.policies
+    _open(cursor, batch, after, upto)
     cursor.execute(
-        sql.SQL(queries("contract")["merge"]).format(staging=table, **_parts(template)),
-        values
-        | {
+        sql.SQL(queries("contract")["merge"]).format(staging=staging.table(batch), **_parts(template)),
+        {
+            "seqno": batch.seqno,
+            "domain_id": batch.domain_id,
             "domain": batch.domain,
+            "after": after,
+            "upto": upto,
             "mode": policies.mode,
             "unknown_contact_ignored": policies.unknown_contact == "ignore",
             "future_allowed": policies.future_dates == "allow",
@@ -58,6 +61,12 @@ def merge(
         },
     )
     return loading.outcomes(cursor)
+
+
+def _open(cursor: Cursor, batch: Batch, after: str | None, upto: str | None) -> None:
+    """See that there is a place in the history for the initial statuses of a chunk."""
+    query = sql.SQL(queries("contract")["open"]).format(staging=staging.table(batch))
+    cursor.execute(query, {"domain_id": batch.domain_id, "after": after, "upto": upto})
 
 
 def settle(cursor: Cursor, batch: Batch) -> None:

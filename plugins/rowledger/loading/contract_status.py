@@ -7,6 +7,7 @@ its contract or its code; it is replayed by the same rules, as if it had come wi
 from __future__ import annotations
 
 from collections import Counter
+from datetime import date
 
 from psycopg2 import sql
 
@@ -34,14 +35,15 @@ LOCKED = ("contract_status",)
 
 
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
-    """One match key: nothing to arrange."""
+    """One match key: nothing to arrange. No lane waits for the years of the history that another one opens."""
+    _open(cursor, batch, _staged(batch), None, None)
 
 
 def merge(
     cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str
 ) -> Counter[str]:
     """Enter the chunk's statuses in the history, move the current statuses, write the ledger."""
-    chunk = sql.SQL(_SQL["from_staging"]).format(staging=staging.table(batch))
+    chunk = _staged(batch)
     written: sql.Composable = sql.SQL(_SQL["to_ledger"])
     if "park" in (template.policies.unknown_contract, template.policies.unknown_status):
         written = sql.SQL(",\n").join([written, sql.SQL(_SQL["park"])])
@@ -54,6 +56,27 @@ def replay(
     """The same with the batch's parked records that are due; what becomes of them stands with them."""
     chunk = sql.SQL(_SQL["from_parked"]).format(due=parked.DUE)
     return _merge(cursor, batch, template, after, upto, chunk, sql.SQL(_SQL["to_parked"]))
+
+
+def _staged(batch: Batch) -> sql.Composed:
+    return sql.SQL(_SQL["from_staging"]).format(staging=staging.table(batch))
+
+
+def _open(
+    cursor: Cursor, batch: Batch, chunk: sql.Composable, after: str | None, upto: str | None
+) -> date | None:
+    """See that there is a place in the history for what a chunk enters; from which day on the history is kept."""
+    values = {
+        "seqno": batch.seqno,
+        "kind": batch.kind,
+        "domain_id": batch.domain_id,
+        "after": after,
+        "upto": upto,
+    }
+    found = row(cursor, sql.SQL(_SQL["open"]).format(chunk=chunk), values)
+    assert found
+    kept_from: date | None = found["kept_from"]
+    return kept_from
 
 
 _OUTCOMES = {"reject": "rejected", "ignore": "ignored", "park": "parked"}
@@ -69,21 +92,17 @@ def _merge(
     written: sql.Composable,
 ) -> Counter[str]:
     policies = template.policies
-    values = {
-        "domain_id": batch.domain_id,
-        "kind": batch.kind,
-        "seqno": batch.seqno,
-        "after": after,
-        "upto": upto,
-    }
-    opened = row(cursor, sql.SQL(_SQL["open"]).format(chunk=chunk), values)
-    assert opened
+    kept_from = _open(cursor, batch, chunk, after, upto)
     cursor.execute(
         sql.SQL(_SQL["merge"]).format(chunk=chunk, written=written),
-        values
-        | {
+        {
+            "kind": batch.kind,
+            "seqno": batch.seqno,
+            "domain_id": batch.domain_id,
             "domain": batch.domain,
-            "kept_from": opened["kept_from"],
+            "after": after,
+            "upto": upto,
+            "kept_from": kept_from,
             "unknown_contract": _OUTCOMES[policies.unknown_contract or "reject"],
             "unknown_status": _OUTCOMES[policies.unknown_status or "ignore"],
             "future_allowed": policies.future_dates == "allow",

@@ -149,7 +149,7 @@ SELECT outcome, count(*) AS records FROM written GROUP BY outcome
 -- There is a place in the history for the initial statuses of the chunk.
 SELECT open_history('status_history', %(domain_id)s, array_agg(DISTINCT date_trunc('year', sign_up_date)::date))
 FROM {staging}
-WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND (%(upto)s::text IS NULL OR match_key <= %(upto)s)
 
 -- name: changes
 -- What the records of a chunk changed: for a new contract all it has, for another what became of what was there before.

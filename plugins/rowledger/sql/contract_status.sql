@@ -158,7 +158,7 @@ FROM ({chunk}) AS chunk
 -- name: from_staging
 SELECT record_no, warnings, form_id, date_result, result_code
 FROM {staging}
-WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
+WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND (%(upto)s::text IS NULL OR match_key <= %(upto)s)
 
 -- name: to_ledger
 written AS (

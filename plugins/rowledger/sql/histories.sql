@@ -55,7 +55,8 @@ WHERE domain_id = %(domain_id)s AND recorded_at < %(first_day)s AND withdrawn_at
 ORDER BY contact_id, subscription_id, history_id DESC
 
 -- name: keep
-INSERT INTO {volume} SELECT * FROM ({kept}) AS kept
+WITH kept AS ({kept})
+INSERT INTO {volume} TABLE kept
 
 -- name: count
 SELECT count(*) AS kept FROM ({kept}) AS kept
@@ -63,9 +64,6 @@ SELECT count(*) AS kept FROM ({kept}) AS kept
 -- name: bounded
 -- What the partition will have to be: to attach it is then a matter of moments.
 ALTER TABLE {volume} ADD CONSTRAINT bounded CHECK (domain_id = %(domain_id)s AND {day} < %(first_day)s)
-
--- name: drop
-DROP TABLE {table}
 
 -- name: attach
 SELECT attach_history_volume(%(history)s, %(domain_id)s, '-infinity', %(first_day)s)
