@@ -994,6 +994,38 @@ def test_the_status_on_a_day_as_known_at_a_time_is_told_in_a_sentence(worked: Ca
     assert worked(*of, "--on", "2025-12-31", "--json").json["status"] is None
 
 
+def test_what_is_not_kept_of_a_history_any_more_is_said(
+    call: Call, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    year = datetime.now(UTC).year
+    monkeypatch.setenv(
+        "ROWLEDGER_TEMPLATES", str(shutil.copytree(ROOT / "include/templates", tmp_path / "templates"))
+    )
+    (tmp_path / "retention.yml").write_text("domains: {DEMO: {history: 800}}")
+    register = write(f"Form ID;Sign-up date;Customer number\nF8;01-05-{year - 5};\n", "register.csv")
+    call("submit", register, "--kind", "contract", "--domain", "DEMO", "--template", "contracts")
+    assert call("work", "1").code == 0
+    call("submit", write(f"F8;01-07-{year - 5};20;;\nF8;02-02-{year - 1};30;;\n", "codes.csv"), *STATUSES)
+    assert call("work", "2").code == 0
+    dry = call("housekeeping", "--dry-run", "--json").json
+    assert [(one["what"], one["items"]) for one in dry] == [
+        ("years of the status history", 1), ("entries of the status history", 1)]  # fmt: skip
+    assert call("housekeeping", "--json").json[1] == dry[1]
+    told = call("contract", "F8", "--domain", "DEMO").out
+    assert f"Earlier entries are not kept any more. Up to {year - 5}-07-01 it had had: 10, 20." in told
+    asked = call("contract", "F8", "--domain", "DEMO", "--on", f"{year - 5}-06-01")
+    assert asked.code == 2
+    assert (
+        f'The history of contract "F8" is not kept before {year - 5}-07-01: which status it had then'
+        in asked.err
+    )
+    assert '"20"' not in call("contract", "F8", "--domain", "DEMO", "--on", f"{year - 1}-03-01").out
+    call("submit", write(f"F8;02-05-{year - 5};30;;\n", "late.csv"), *STATUSES)
+    assert call("work", "3").code == 0
+    assert "before_history: The history of contract" in call("records", "3").out
+    assert call("check").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
