@@ -20,7 +20,9 @@ from rowledger.errors import TryAgain
 
 _SQL = queries("histories")
 log = logging.getLogger("rowledger")
+# By what a history is cut into years, and how a day is written there.
 _DAY = {"status_history": "date_result", "subscription_history": "recorded_at"}
+_BOUND = {"status_history": "{}", "subscription_history": "{} 00:00:00+00"}
 # The kinds whose chunks enter something, in the order in which everybody locks them.
 _LOCKED = {"status_history": ("contract", "contract_status"), "subscription_history": ("contact",)}
 
@@ -62,6 +64,7 @@ def let_go(connection: Connection, domain_id: int, days: int) -> Iterator[LetGo]
 
 def _let_go(cursor: Cursor, due: dict[str, Any], trial: bool) -> LetGo:
     history = due["history"]
+    due = due | {"bound": _BOUND[history].format(due["first_day"])}
     for kind in () if trial else _LOCKED[history]:
         cursor.execute(queries("loading")["lock"], due | {"kind": kind})
     volumes = rows(cursor, _SQL["volumes"], due)

@@ -19,7 +19,7 @@ WHERE history = %(history)s AND domain_id = %(domain_id)s AND removed_at IS NULL
 ORDER BY first_day
 
 -- name: entries
-SELECT count(*) AS entries FROM {history} WHERE domain_id = %(domain_id)s AND {day} < %(first_day)s
+SELECT count(*) AS entries FROM {history} WHERE domain_id = %(domain_id)s AND {day} < %(bound)s
 
 -- name: make
 SELECT make_history_volume(%(history)s, %(domain_id)s, '-infinity', %(first_day)s),
@@ -28,7 +28,7 @@ SELECT make_history_volume(%(history)s, %(domain_id)s, '-infinity', %(first_day)
 -- name: kept_status_history
 -- Of each contract the last entry that counts, with all statuses that it had had by then.
 WITH before AS (
-    SELECT * FROM status_history WHERE domain_id = %(domain_id)s AND date_result < %(first_day)s AND withdrawn_at IS NULL
+    SELECT * FROM status_history WHERE domain_id = %(domain_id)s AND date_result < %(bound)s AND withdrawn_at IS NULL
 ),
 last AS (
     SELECT DISTINCT ON (contract_id) *
@@ -51,7 +51,7 @@ FROM last LEFT JOIN had USING (contract_id)
 -- Of each contact the last entry of each list that counts.
 SELECT DISTINCT ON (contact_id, subscription_id) *
 FROM subscription_history
-WHERE domain_id = %(domain_id)s AND recorded_at < %(first_day)s AND withdrawn_at IS NULL
+WHERE domain_id = %(domain_id)s AND recorded_at < %(bound)s AND withdrawn_at IS NULL
 ORDER BY contact_id, subscription_id, history_id DESC
 
 -- name: keep
@@ -63,7 +63,8 @@ SELECT count(*) AS kept FROM ({kept}) AS kept
 
 -- name: bounded
 -- What the partition will have to be: to attach it is then a matter of moments.
-ALTER TABLE {volume} ADD CONSTRAINT bounded CHECK (domain_id = %(domain_id)s AND {day} < %(first_day)s)
+ALTER TABLE {volume} ADD CONSTRAINT bounded CHECK (domain_id = %(domain_id)s AND {day} < %(bound)s);
+ANALYZE {volume}
 
 -- name: attach
 SELECT attach_history_volume(%(history)s, %(domain_id)s, '-infinity', %(first_day)s)
