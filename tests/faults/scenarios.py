@@ -21,6 +21,7 @@ from rowledger import (
     control,
     db,
     giving_up,
+    histories,
     loading,
     pipeline,
     reference,
@@ -352,6 +353,17 @@ def _ask(request: Callable[..., object], worker: Worker) -> None:
     request(worker.connection, 2, by="anna", why="lunch")
 
 
+def prepare_years_ago(worker: Worker, folder: Path) -> None:
+    """The subscriptions that the first batch entered, as if that was in 2025."""
+    past = "'2025-05-01'::timestamptz"
+    with db.transaction(worker.connection) as cursor:
+        cursor.execute("SELECT open_history('subscription_history', domain_id, '{2025-05-01}') FROM domain")
+        cursor.execute(f"UPDATE subscription_history SET recorded_at = {past} WHERE seqno = 1")
+        cursor.execute("ALTER TABLE import_record DISABLE TRIGGER ALL")
+        cursor.execute(f"UPDATE import_record SET recorded_at = {past} WHERE seqno = 1")
+        cursor.execute("ALTER TABLE import_record ENABLE TRIGGER ALL")
+
+
 def _ask_back(seqno: int, worker: Worker) -> None:
     roll_back.ask(worker.connection, seqno, by="anna", why="the wrong file")
 
@@ -370,6 +382,13 @@ def _give_up(worker: Worker) -> None:
         giving_up.give_up_overdue(
             worker.connection, domain_id, 0, by="anna", again=partial(pipeline.again, worker)
         )
+
+
+def _let_go(worker: Worker) -> None:
+    """The years before 2026; who is in the way one night is not there the next."""
+    domain_id, days = batches.get(worker.connection, 2).domain_id, (date.today() - date(2026, 6, 1)).days
+    for _night in range(3):
+        pipeline.again(worker, lambda: list(histories.let_go(worker.connection, domain_id, days)))
 
 
 VALIDATE, LOAD, CLOSE = steps_of(2)
@@ -444,6 +463,10 @@ ENUMERATED = {
     "contract statuses given up": Scenario(
         prepare_nothing, (Step("give up", _give_up),), after=("contract statuses", len(STATUSES))
     ),
+    "contract statuses let go": Scenario(
+        prepare_nothing, (Step("let go", _let_go),), after=("contract statuses", len(STATUSES))
+    ),
+    "subscriptions let go": Scenario(prepare_years_ago, (Step("let go", _let_go),), after=("contacts", 3)),
     "contract statuses rolled back": Scenario(
         prepare_nothing, roll_back_of(2), after=("contract statuses", len(STATUSES))
     ),
