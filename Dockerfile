@@ -10,6 +10,8 @@ RUN pip install --no-cache-dir --no-deps -e . && python -m compileall -q plugins
 COPY config config
 COPY dags dags
 COPY include include
+# Also from a checkout that only its owner may read.
+RUN chmod -R a+rX .
 # A new volume takes over the owner of the folder it is mounted at.
 RUN for folder in /var/lib/rowledger /var/lib/rowledger/feeds /opt/airflow /opt/airflow/logs /run/rowledger; do \
         mkdir -p $folder && chown rowledger: $folder && chmod 750 $folder; done

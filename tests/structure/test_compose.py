@@ -6,6 +6,7 @@ tests/airflow/test_many_machines.py runs its commands with its environment.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import stat
 from pathlib import Path
@@ -27,6 +28,12 @@ LASTING = [name for name in SERVICES if name not in ONCE]
 AIRFLOW = [*COMPONENTS, "worker"]
 SECRETS = "/run/rowledger"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+OURS = [name for name, service in SERVICES.items() if service["image"] == "rowledger"]
+COPIED = [
+    source
+    for sources in re.findall(r"^COPY (?:--\S+ )*(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    for source in sources.split()
+]
 
 
 def mounts(service: str) -> list[str]:
@@ -117,7 +124,61 @@ def test_no_secret_is_in_an_environment(service: str) -> None:
 
 def test_no_secret_is_in_the_image() -> None:
     assert not re.search(r"(?i)(password|secret|key)\s*=", DOCKERFILE)
-    assert ".rowledger" in (ROOT / ".dockerignore").read_text().split()
+
+
+def is_sent(path: str) -> bool:
+    """Whether a file of the folder is handed over to the build: the last line of .dockerignore that it matches decides."""
+    sent = True
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = re.escape(line.removeprefix("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+        if line and not line.startswith("#") and re.fullmatch(f"{pattern}(/.*)?", path):
+            sent = line.startswith("!")
+    return sent
+
+
+@pytest.mark.parametrize("source", COPIED)
+def test_what_the_image_copies_is_handed_over_to_the_build(source: str) -> None:
+    assert is_sent(source)
+    if (ROOT / source).is_dir():
+        assert is_sent(f"{source}/any/file.py")
+        assert not is_sent(f"{source}/any/__pycache__/file.pyc")
+        assert not is_sent(f"{source}/rowledger.egg-info/SOURCES.txt")
+
+
+def test_nothing_else_is_handed_over_to_the_build() -> None:
+    """A whole checkout has secrets, data and history in it, whatever they are called."""
+    beside = {path.name for path in ROOT.iterdir()} - set(COPIED)
+    beside |= {".env", "secrets", ".rowledger", "results.csv"}
+    assert [name for name in beside if is_sent(name) or is_sent(f"{name}/file")] == []
+
+
+def test_the_folder_of_secrets_of_ones_own_that_the_docs_name_is_not_committed() -> None:
+    (folder,) = set(re.findall(r"ROWLEDGER_SECRETS=\./(\w+)", (ROOT / "docs" / "scaling.md").read_text()))
+    assert f"/{folder}/" in (ROOT / ".gitignore").read_text().split()
+
+
+def test_one_service_builds_the_image_for_all() -> None:
+    """Builds side by side fail at the name of the image, and no registry has it."""
+    assert [name for name in OURS if "build" in SERVICES[name]] == ["secrets"]
+    others = {SERVICES[name].get("pull_policy") for name in OURS if name != "secrets"}
+    assert others == {"never"}
+
+
+def test_the_user_of_the_image_may_read_what_a_private_checkout_brings() -> None:
+    """COPY keeps the modes, and the owner is root."""
+    readable = DOCKERFILE.index("RUN chmod -R a+rX .\n")
+    assert DOCKERFILE.rindex("\nCOPY ") < readable < DOCKERFILE.index("USER rowledger")
+    assert "WORKDIR /opt/rowledger\n" in DOCKERFILE
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_containers_of_the_image_call_only_programs_that_it_has(service: str) -> None:
+    """The base image is slim: no curl, no ps, no client of PostgreSQL or Redis."""
+    called = {commands(service)[0]}
+    if check := SERVICES[service].get("healthcheck"):
+        kind, *words = check["test"]
+        called.add(words[0] if kind == "CMD" else words[0].split()[0])
+    assert called <= {"airflow", "bash", "celery", "python"}
 
 
 def test_only_the_service_that_makes_the_secrets_may_write_them() -> None:
@@ -155,7 +216,12 @@ def test_every_secret_file_that_is_read_is_made(tmp_path: Path) -> None:
 
 
 def test_secret_files_are_for_their_owner_and_group_and_stay(tmp_path: Path) -> None:
-    (tmp_path / "admin_password").write_text("of my own")
+    tmp_path.chmod(0o700)
+    own = tmp_path / "admin_password"
+    own.write_text("of my own")
+    own.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(own, -1, 12345)
     secret_files.make(tmp_path)
     first = {path.name: path.read_text() for path in tmp_path.iterdir()}
     secret_files.make(tmp_path)
@@ -163,8 +229,9 @@ def test_secret_files_are_for_their_owner_and_group_and_stay(tmp_path: Path) -> 
     assert first["admin_password"] == "of my own"
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert modes.pop("pgpass") == 0o600, "libpq does not read it otherwise"
-    del modes["admin_password"]
     assert set(modes.values()) == {0o440}
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
+    assert {path.stat().st_gid for path in tmp_path.iterdir()} == {os.getgid()}, "the database server's, too"
     assert len({text for name, text in first.items() if "." not in name}) == len(
         [n for n in first if "." not in n]
     )

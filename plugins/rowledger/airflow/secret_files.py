@@ -2,15 +2,18 @@
 
     python -m rowledger.airflow.secret_files /run/rowledger
 
-A file that is there stays, so that secrets of one's own are laid beside the others before the first start.
+A file that is there stays, so that secrets of one's own are laid beside the others before the first start; only who may
+read it is set right: the user of the image, and through its group the database server's.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 DATABASES = ("airflow", "rowledger")  # each is owned by a role of its own name
@@ -20,6 +23,7 @@ ACCESS_KEY = "rowledger"
 def make(folder: Path) -> None:
     """Write every secret file that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
+    _let_in(folder, 0o750)
     for name in ("jwt_secret", "api_secret_key", "admin_password", "postgres_password"):
         _secret(folder, name)
     _keep(folder, "fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
@@ -63,9 +67,16 @@ def _keep(folder: Path, name: str, text: str, mode: int = 0o440) -> str:
         fresh.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
         fresh.write_text(text)
-        fresh.chmod(mode)
         fresh.replace(path)
+    _let_in(path, mode)
     return path.read_text().strip()
+
+
+def _let_in(path: Path, mode: int) -> None:
+    """The group of this process, and whom the mode says."""
+    with suppress(PermissionError):  # it is somebody else's, who has to see to it
+        os.chown(path, -1, os.getgid())
+        path.chmod(mode)
 
 
 if __name__ == "__main__":
