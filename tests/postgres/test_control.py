@@ -500,6 +500,39 @@ def test_a_worker_whose_statement_takes_longer_than_its_lease_is_waited_for(
         working.result()
 
 
+def test_a_worker_that_goes_on_after_a_statement_of_more_than_its_lease_is_waited_for(
+    submit: Submit, connection: Connection, other: Connection
+) -> None:
+    """Who waits for it looks first while it is at the long statement, and again when it waits for its client."""
+    seqno = submit(CONTACTS)
+    batch = claimed(connection, seqno)
+
+    def goes_on() -> None:
+        with db.transaction(connection) as cursor:
+            batches.hold(cursor, batch, 2)
+            cursor.execute("SELECT pg_sleep(2.5)")
+            for _ in range(15):
+                cursor.execute("SELECT")
+                time.sleep(0.1)
+            batches.mark_validated(cursor, batch, 5, 5, 0, 0, 60)
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(goes_on)
+        until_at_work(other, connection)
+        assert batches.claim(other, seqno, "another", 2).validated_records == 5
+        working.result()
+
+
+def until_at_work(looking: Connection, worker: Connection) -> None:
+    query = "SELECT FROM pg_stat_activity WHERE pid = %(pid)s AND wait_event = 'PgSleep'"
+    for _ in range(500):
+        with db.transaction(looking) as cursor:
+            if db.rows(cursor, query, {"pid": worker.info.backend_pid}):
+                return
+        time.sleep(0.01)
+    raise AssertionError("it is not at work")
+
+
 @pytest.mark.parametrize("lane", [False, True], ids=["alone", "lane"])
 def test_a_worker_whose_lease_is_not_over_is_waited_for(
     lane: bool, submit: Submit, connection: Connection, other: Connection
