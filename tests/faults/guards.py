@@ -485,7 +485,7 @@ GUARDS = (
     Guard(
         "what a roll back did stays as it is",
         "postgres/test_roll_back.py::test_what_a_roll_back_did_cannot_be_changed",
-        ("sql/migrations/0011_roll_back.sql", "CREATE TRIGGER roll_back_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON roll_back_record\n    FOR EACH STATEMENT EXECUTE FUNCTION roll_back_kept();", ""),
+        ("sql/migrations/0022_erasure.sql", "CREATE TRIGGER roll_back_kept BEFORE DELETE OR TRUNCATE ON roll_back_record\n    FOR EACH STATEMENT EXECUTE FUNCTION roll_back_kept();", ""),
     ),
     # Trouble
     Guard(

@@ -351,7 +351,7 @@ def test_whoever_is_killed_on_the_way_the_next_look_ends_it_and_there_is_one_bat
     assert house.look().left == []
     assert [batch.file_name for batch in house.batches()] == ["may.csv"]
     assert house.left() == (["taken/may.csv"] if then == "move" else [])
-    assert [file["handled_at"] is not None for file in house.files()] == [True]
+    assert [(file["handled_at"] is not None, file["duplicate"]) for file in house.files()] == [(True, False)]
     assert house.look() == Look(house.feed)
 
 
