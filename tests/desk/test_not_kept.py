@@ -86,7 +86,7 @@ def let_go(submit: Submit, work: Work, connection: Connection, settings: Setting
             past,
         )
         cursor.execute("UPDATE subscription_history SET recorded_at = recorded_at - %(past)s::interval", past)
-    retention = Retention.model_validate({"others": {"history": 2 * 366}})
+    retention = Retention.model_validate({"others": {"history": 2 * 365}})
     assert housekeeping.clean(pipeline.Worker(connection, settings, "night"), retention)
     return days
 

@@ -481,14 +481,12 @@ def test_which_status_it_had_is_told_as_far_as_it_is_known(world: World) -> None
 
 
 def test_timers_know_what_a_contract_had(make_world: Callable[..., World]) -> None:
-    world = make_world({"40": 1000, "50": 1500})  # both fall due in years that are kept
+    world = make_world({"40": 1000, "50": 1010})  # for A1 both fall due in a year that is kept
     world.load("statuses", f"A1,{OLDER},50", f"A1,{OLD},20")
     world.let_go()
-    due = date.fromisoformat(OLDEST) + timedelta(days=1000)
-    (given,) = [
-        one for one in timers.give(world.connection, "OWN", due + timedelta(days=1000)) if one.code == "40"
-    ]
-    assert given.contracts == 3
+    due, upto = (date.fromisoformat(OLDEST) + timedelta(days=days) for days in (1000, 1010))
+    given = {one.code: one.contracts for one in timers.give(world.connection, "OWN", upto)}
+    assert given == {"40": 2, "50": 1}  # H1 both
     assert world.history() == [(OLD, "20"), (str(due), "40")]
 
 
