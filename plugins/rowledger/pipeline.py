@@ -236,6 +236,7 @@ def _arrange(worker: Worker, batch: Batch, template: ImportTemplate) -> list[Lan
             return found
         loading.lock(cursor, batch)
         loading.loader(batch.kind).arrange(cursor, batch, template)
+        loading.loader(batch.kind).make_room(cursor, batch)
         settings = worker.settings
         alone = batch.staged_records <= settings.load_chunk
         lanes.cut(cursor, batch, 1 if alone else settings.load_lanes * batch.parts)

@@ -1,11 +1,11 @@
 """Typed rows -> targets, one module per import kind, each with the same names.
 
 ``KIND`` declares the kind; ``CHANGES`` is the query that tells what the records of a chunk changed, before and after;
-``arrange(cursor, batch, template)`` runs once before the first chunk and may change match keys; ``merge(cursor,
-batch, template, after, upto)`` merges the staged records with ``after < match_key <= upto``, writes their ledger rows
-and returns how many had which outcome. A kind that parks records also has ``replay`` with the arguments of ``merge``:
-it merges the batch's parked records that are due, and notes with them what became of each. A module in this folder is
-a kind; there is no list.
+``arrange(cursor, batch, template)`` runs once before the first chunk and may change match keys; ``make_room(cursor,
+batch)`` then opens what lanes would open one after the other; ``merge(cursor, batch, template, after, upto)`` merges the
+staged records with ``after < match_key <= upto``, writes their ledger rows and returns how many had which outcome. A kind
+that parks records also has ``replay`` with the arguments of ``merge``: it merges the batch's parked records that are due,
+and notes with them what became of each. A module in this folder is a kind; there is no list.
 
 For a roll back (``roll_back``): ``EFFECTS`` is the query that tells what the records of a chunk did, each with the
 reason why it cannot be undone, if there is one; ``settle(cursor, batch)`` then adds reasons that depend on one another;
@@ -45,6 +45,8 @@ class Loader(Protocol):
     LOCKED: tuple[str, ...]
 
     def arrange(self, cursor: Cursor, batch: Batch, template: ImportTemplate) -> None: ...
+
+    def make_room(self, cursor: Cursor, batch: Batch) -> None: ...
 
     def merge(
         self, cursor: Cursor, batch: Batch, template: ImportTemplate, after: str | None, upto: str

@@ -63,7 +63,6 @@ def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
     key. A key that the template does not match by links records too: no two contacts can have it, so who comes first
     would depend on the chunks. Repeated until nothing changes.
     """
-    _open(cursor, batch)  # no lane waits for the year of the history that another one opens
     if len({column.field for column in template.columns} & set(KIND.match_keys)) < 2:
         return
     parts = _parts(batch, template)
@@ -77,6 +76,11 @@ def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
     while changed:
         cursor.execute(_sql("arrange", **parts), here)
         changed = cursor.rowcount
+
+
+def make_room(cursor: Cursor, batch: Batch) -> None:
+    """Open the year of the history of subscriptions in which something is entered now, and the one after it."""
+    cursor.execute(queries("contact")["open"], {"domain_id": batch.domain_id})
 
 
 def merge(
@@ -102,7 +106,7 @@ def merge(
     named = row(cursor, queries("contact")["named_at_upload"], values) or {}
     linked = any(named.values()) or any(column.field in LINKS for column in template.columns)
     if linked:
-        _open(cursor, batch)
+        make_room(cursor, batch)
     # However large contact is, a chunk finds its few rows by index; the planner would rather read the whole table.
     cursor.execute("SET LOCAL enable_seqscan = off")
     cursor.execute(_sql("find", **parts), values)
@@ -111,11 +115,6 @@ def merge(
     outcomes = loading.outcomes(cursor)
     cursor.execute("DROP TABLE source")
     return outcomes
-
-
-def _open(cursor: Cursor, batch: Batch) -> None:
-    """See that there is a place in the history for what is entered now."""
-    cursor.execute(queries("contact")["open"], {"domain_id": batch.domain_id})
 
 
 def settle(cursor: Cursor, batch: Batch) -> None:

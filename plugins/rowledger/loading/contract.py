@@ -33,7 +33,11 @@ LOCKED = ("contract", "contract_status")  # statuses and timers name contracts
 
 
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
-    """One match key: nothing to arrange. No lane waits for the years of the history that another one opens."""
+    """One match key: nothing to arrange."""
+
+
+def make_room(cursor: Cursor, batch: Batch) -> None:
+    """Open the years of the history in which initial statuses will be entered."""
     _open(cursor, batch, None, None)
 
 

@@ -35,7 +35,11 @@ LOCKED = ("contract_status",)
 
 
 def arrange(cursor: Cursor, batch: Batch, template: ImportTemplate) -> None:
-    """One match key: nothing to arrange. No lane waits for the years of the history that another one opens."""
+    """One match key: nothing to arrange."""
+
+
+def make_room(cursor: Cursor, batch: Batch) -> None:
+    """Open the years of the history in which something will be entered."""
     _open(cursor, batch, _staged(batch), None, None)
 
 
