@@ -1,9 +1,10 @@
 """What need not be kept any more, removed: by the retention of each domain (``include/retention.yml``).
 
 In: batches that have ended, as many days ago as their domain says, and the folder of kept files. Out: files, cells of
-refused records, staging tables, volumes of the ledger, years of histories and Idempotency-Keys that are gone; a row per batch of what it does
-not keep any more, an event of it, and a report of the run. Batches that have not ended, that are being rolled back, or for
-which something is still to be read from their file are left alone.
+refused records, staging tables, volumes of the ledger, years of histories and Idempotency-Keys that are gone, parked
+records that are given up; a row per batch of what it does not keep any more, an event of it, and a report of the run.
+Batches that have not ended, that are being rolled back, or for which something is still to be read from their file are
+left alone.
 
 First it is decided, in short transactions under the fences of the batches, and then done: whoever comes after a run that
 was killed does the rest. A file is let go when no batch needs it: several may share one.
