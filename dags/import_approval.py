@@ -17,7 +17,7 @@ The name of whoever answered stands in the events of the batch. To resume or to 
 `rowledger resume` and `rowledger cancel`, is an answer as well: `ask` finds out within minutes and ends.
 
 **When a task is red**, its log says above the traceback what is wrong. *The database was away* when the answer came:
-clear the task, it asks once more. To mark a task as failed or as a success decides nothing: the batch stays held, and is
+clear the task, it carries out the answer. To mark a task as failed or as a success decides nothing: the batch stays held, and is
 asked about again within a quarter of an hour.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def folder(engine: Engine) -> Iterator[Path]:
     yield place
     feed.unlink()
     engine.api.call("PATCH", f"/dags/{APPROVAL}", {"is_paused": True})
+    for run in engine.api.call("GET", f"/dags/{APPROVAL}/dagRuns?state=running")["dag_runs"]:
+        engine.api.call("PATCH", Run(engine, APPROVAL, run["dag_run_id"])._path, {"state": "failed"})
 
 
 def of_feed(engine: Engine, name: str) -> Batch | None:
@@ -79,11 +82,12 @@ def _succeeded(engine: Engine, name: str) -> bool:
     return batch is not None and batch.succeeded
 
 
-def held(engine: Engine, folder: Path, name: str) -> int:
-    """An unusual batch, held."""
-    seqno = drop(engine, folder, name, contacts(name, 40)).seqno
-    engine.until(lambda: engine.batch(seqno).status == "paused")
-    return seqno
+def held(engine: Engine, folder: Path, *names: str) -> list[int]:
+    """Unusual batches, held."""
+    seqnos = [drop(engine, folder, name, contacts(name, 40)).seqno for name in names]
+    engine.until(lambda: all(engine.batch(seqno).status == "paused" for seqno in seqnos))
+    assert [engine.batch(seqno).loaded_records for seqno in seqnos] == [0] * len(names)
+    return seqnos
 
 
 class Question:
@@ -108,18 +112,23 @@ class Question:
         return str(self.engine.api.call("GET", self.path)["state"])
 
     def answer(self, option: str) -> None:
-        """Answer, and once more if Airflow asks once more: an answer within a second of the question its scheduler may lose."""
+        self.engine.until(lambda: self.state() == "awaiting_input")
+        self.engine.api.call("PATCH", f"{self.path}/hitlDetails", {"chosen_options": [option]})
 
-        def done() -> bool:
-            state = self.state()
-            if state == "awaiting_input" and not self._answered():
-                self.engine.api.call("PATCH", f"{self.path}/hitlDetails", {"chosen_options": [option]})
-            return state == "success"
+    def answer_in_vain(self, option: str, name: str) -> None:
+        """Leave an answer and a new try, as Airflow does when it takes the end of the asking process for the task's."""
+        with contextlib.closing(psycopg2.connect(self.engine.server.get_uri("airflow"))) as airflow, airflow:
+            airflow.cursor().execute(
+                "UPDATE hitl_detail SET responded_at = now(), responded_by = %s, chosen_options = %s WHERE ti_id = %s",
+                (json.dumps({"id": name, "name": name}), json.dumps([option]), self.detail["task_instance"]["id"]),
+            )  # fmt: skip
+        index = self.detail["task_instance"]["map_index"]
+        self.engine.api.call("POST", f"/dags/{APPROVAL}/clearTaskInstances", {
+            "dry_run": False, "dag_run_id": self.run.run_id, "task_ids": [["ask", index]], "only_failed": False,
+        })  # fmt: skip
 
-        self.engine.until(done, ANSWER_SECONDS)
-
-    def _answered(self) -> bool:
-        return bool(self.engine.api.call("GET", f"{self.path}/hitlDetails")["response_received"])
+    def until_it_ends(self) -> None:
+        self.engine.until(lambda: self.state() == "success", ANSWER_SECONDS)
 
 
 def last_event(engine: Engine, seqno: int) -> tuple[str, str, str | None]:
@@ -130,18 +139,19 @@ def last_event(engine: Engine, seqno: int) -> tuple[str, str, str | None]:
 def test_an_unusual_file_waits_for_a_person_who_answers_in_airflow_or_on_the_desk(
     engine: Engine, folder: Path
 ) -> None:
-    approved, refused = (held(engine, folder, name) for name in ("many.csv", "wrong.csv"))
-    assert (engine.batch(approved).loaded_records, engine.batch(refused).loaded_records) == (0, 0)
+    approved, cancelled, refused = held(engine, folder, "many.csv", "wrong.csv", "worse.csv")
     engine.trigger(APPROVAL)
-    questions = {seqno: Question(engine, seqno) for seqno in (approved, refused)}
+    questions = {seqno: Question(engine, seqno) for seqno in (approved, cancelled, refused)}
     assert unusual.take_up(engine.connection, 60, 10) == []
     body = questions[approved].detail["body"]
     assert "40 records, 10 are usual (more than 3 times as many)" in body
     assert "| created | 39 |" in body
     assert "@" not in body  # no value of the file
 
-    control.cancel(engine.connection, refused, by="anna")
+    control.cancel(engine.connection, cancelled, by="anna")
+    questions[refused].answer_in_vain("Reject", "anna")
     questions[approved].answer("Approve")
+    questions[approved].until_it_ends()
     assert last_event(engine, approved) == ("resumed", "admin", "approved in Airflow")
     run = engine.work_off(approved)
     assert run.state() == "success"
@@ -159,9 +169,11 @@ def test_an_unusual_file_waits_for_a_person_who_answers_in_airflow_or_on_the_des
     run.wait()
     assert [one["extra"] for one in events_of_assets(engine, run)] == [event["extra"]]
 
-    engine.until(lambda: questions[refused].state() == "success", ANSWER_SECONDS)
-    assert last_event(engine, refused)[:2] == ("cancelled", "anna")
-    assert engine.batch(refused).loaded_records == 0
+    for seqno in (cancelled, refused):
+        questions[seqno].until_it_ends()
+        assert engine.batch(seqno).loaded_records == 0
+    assert last_event(engine, cancelled)[:2] == ("cancelled", "anna")
+    assert last_event(engine, refused) == ("cancelled", "anna", "at record 1: refused in Airflow")
 
 
 def forget_events_of_assets(engine: Engine) -> None:

@@ -11,13 +11,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.triggers.hitl import HITLTrigger
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput, TaskDeferred
 
 from rowledger import batches, control, pipeline
 from rowledger.airflow.tasks import LABEL, task_states, worker_of_task
@@ -29,6 +30,7 @@ from rowledger.settings import from_environment
 
 log = logging.getLogger("rowledger.airflow")
 HELD_PER_RUN = 20
+TRIGGER_TIMEOUT = timedelta(minutes=1)  # after which a try fails whose answer no triggerer has looked up
 
 
 def held() -> list[dict[str, Any]]:
@@ -110,11 +112,27 @@ class BatchApproval(ApprovalOperator):
         self.seqno = seqno
 
     def execute(self, context: Context) -> Any:
-        """Ask, unless the batch was decided by now."""
+        """Ask, unless the batch was decided by now or somebody has answered an earlier try.
+
+        Earlier tries are lost to a database that was away, or to Airflow: its scheduler may take the end of the process
+        that asked for that of the one that is to carry out an answer which came at once. To ask anew would be to forget
+        that answer, and only a trigger may read it.
+        """
         self._label(context)
-        if self._undecided():
+        if not self._undecided():
+            return None
+        mine = context["ti"]
+        if mine.try_number == 1:
             return super().execute(context)
-        return None
+        look = HITLTrigger(ti_id=mine.id, options=self.options, params={}, timeout_datetime=datetime.now(UTC))
+        raise TaskDeferred(trigger=look, method_name="answered_before", timeout=TRIGGER_TIMEOUT)
+
+    def answered_before(self, context: Context, event: dict[str, Any]) -> Any:
+        """Carry out what an earlier try was answered; ask when it was not."""
+        if "error" not in event:
+            return self.execute_complete(context, event)
+        self._label(context)
+        return super().execute(context) if self._undecided() else None
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Carry out what was answered; without an answer look whether it was decided elsewhere, and wait on."""
