@@ -117,14 +117,24 @@ class Question:
 
     def answer_in_vain(self, option: str, name: str) -> None:
         """Leave an answer and a new try, as Airflow does when it takes the end of the asking process for the task's."""
+        self._try_again(
+            "UPDATE hitl_detail SET responded_at = now(), responded_by = %s, chosen_options = %s",
+            json.dumps({"id": name, "name": name}), json.dumps([option]),
+        )  # fmt: skip
+
+    def ask_in_vain(self) -> None:
+        """Leave nothing but a new try, as of one that was lost before it asked; it asks."""
+        self._try_again("DELETE FROM hitl_detail")
+        self.engine.until(self._find)
+
+    def _try_again(self, statement: str, *values: str) -> None:
+        self.engine.until(lambda: self.state() == "awaiting_input")
+        mine = self.engine.api.call("GET", self.path)
         with contextlib.closing(psycopg2.connect(self.engine.server.get_uri("airflow"))) as airflow, airflow:
-            airflow.cursor().execute(
-                "UPDATE hitl_detail SET responded_at = now(), responded_by = %s, chosen_options = %s WHERE ti_id = %s",
-                (json.dumps({"id": name, "name": name}), json.dumps([option]), self.detail["task_instance"]["id"]),
-            )  # fmt: skip
-        index = self.detail["task_instance"]["map_index"]
+            airflow.cursor().execute(f"{statement} WHERE ti_id = %s", (*values, mine["id"]))
         self.engine.api.call("POST", f"/dags/{APPROVAL}/clearTaskInstances", {
-            "dry_run": False, "dag_run_id": self.run.run_id, "task_ids": [["ask", index]], "only_failed": False,
+            "dry_run": False, "dag_run_id": self.run.run_id, "task_ids": [["ask", mine["map_index"]]],
+            "only_failed": False,
         })  # fmt: skip
 
     def until_it_ends(self) -> None:
@@ -150,6 +160,7 @@ def test_an_unusual_file_waits_for_a_person_who_answers_in_airflow_or_on_the_des
 
     control.cancel(engine.connection, cancelled, by="anna")
     questions[refused].answer_in_vain("Reject", "anna")
+    questions[approved].ask_in_vain()
     questions[approved].answer("Approve")
     questions[approved].until_it_ends()
     assert last_event(engine, approved) == ("resumed", "admin", "approved in Airflow")

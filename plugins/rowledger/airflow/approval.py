@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.triggers.hitl import HITLTrigger
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput, TaskDeferred
+from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSkipException, TaskAwaitingInput, TaskDeferred
+from airflow.triggers.base import TriggerEvent
 
 from rowledger import batches, control, pipeline
 from rowledger.airflow.tasks import LABEL, task_states, worker_of_task
@@ -104,6 +106,24 @@ def _body(batch: Batch, one: Held, trial: Batch | str) -> list[str]:
     ]
 
 
+class EarlierAnswer(HITLTrigger):
+    """Looks up what an earlier try was answered, also of a try that was lost before it asked."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Where the triggerer finds this class, and its arguments."""
+        return f"{__name__}.{type(self).__name__}", super().serialize()[1]
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """The answer, or that there is none."""
+        try:
+            async for event in super().run():
+                yield event
+        except AirflowRuntimeError as error:
+            if (error.error.detail or {}).get("status_code") != HTTPStatus.NOT_FOUND:
+                raise
+            yield TriggerEvent({"error": "It was not asked.", "error_type": "unknown"})  # type: ignore[no-untyped-call]
+
+
 class BatchApproval(ApprovalOperator):
     """Asks about one batch, and resumes or cancels it in the name of whoever answers."""
 
@@ -124,7 +144,9 @@ class BatchApproval(ApprovalOperator):
         mine = context["ti"]
         if mine.try_number == 1:
             return super().execute(context)
-        look = HITLTrigger(ti_id=mine.id, options=self.options, params={}, timeout_datetime=datetime.now(UTC))
+        look = EarlierAnswer(
+            ti_id=mine.id, options=self.options, params={}, timeout_datetime=datetime.now(UTC)
+        )
         raise TaskDeferred(trigger=look, method_name="answered_before", timeout=TRIGGER_TIMEOUT)
 
     def answered_before(self, context: Context, event: dict[str, Any]) -> Any:
