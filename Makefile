@@ -64,10 +64,11 @@ clean: ## remove the environment, the demo's data and caches
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt -c requirements.lock
 	touch $@
 
-# A browser and Redis come from the system; where this may not install them, the tests that need them say so.
-.venv/programs: .venv/bin/python
-	if ! { command -v chromium && command -v redis-server; } >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -q && apt-get install -qy chromium redis-server >/dev/null; fi
+# A browser, Redis and pgbouncer come from the system; where this may not install them, the tests that need them say so.
+.venv/programs: export PATH := $(PATH):/usr/sbin
+.venv/programs: .venv/bin/python Makefile
+	if ! { command -v chromium && command -v redis-server && command -v pgbouncer; } >/dev/null && command -v apt-get >/dev/null \
+		&& [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -qy chromium redis-server pgbouncer >/dev/null; fi
 	touch $@
 
 .PHONY: help demo test lint format types described bench bench-parts bench-desk chaos guards lock clean

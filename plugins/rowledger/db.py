@@ -39,12 +39,18 @@ MINIMUM_SERVER_VERSION = (
 
 # Pinned, so that a role or database with other defaults changes nothing. Client checks let the server notice a
 # killed worker within a second instead of finishing its statement; a worker that is stopped between two statements of a
-# transaction keeps its locks for a minute.
-SESSION = (
-    "-c search_path=rowledger,pg_catalog,pg_temp -c datestyle=ISO,YMD -c timezone=UTC "
-    "-c standard_conforming_strings=on -c jit=off -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s "
-    "-c client_connection_check_interval=1s"
-)
+# transaction keeps its locks for a minute. Set by a statement: a pooler refuses them as options of the connection.
+SESSION = {
+    "search_path": "rowledger, pg_catalog, pg_temp",
+    "datestyle": "ISO, YMD",
+    "timezone": "UTC",
+    "standard_conforming_strings": "on",
+    "jit": "off",
+    "lock_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+    "client_connection_check_interval": "1s",
+}
+_SET_UP = "SELECT set_config(name, value, false) FROM unnest(%s, %s) AS setting (name, value)"
 
 # Transactions that pass what they read to a person or a network have time.
 _PATIENCE = "SET LOCAL idle_in_transaction_session_timeout = '600s'"
@@ -73,7 +79,6 @@ def connect(url: str, program: str = "rowledger") -> Connection:
     with _translated():
         connection = psycopg2.connect(
             url,
-            options=SESSION,
             client_encoding="UTF8",
             connect_timeout=10,
             application_name=f"{program} {os.getpid()}",
@@ -85,6 +90,8 @@ def connect(url: str, program: str = "rowledger") -> Connection:
         version = connection.server_version // 10000
         connection.close()
         raise SetupError(f"Rowledger needs PostgreSQL 18 or newer; this server is version {version}.")
+    with transaction(connection) as cursor:
+        cursor.execute(_SET_UP, (list(SESSION), list(SESSION.values())))
     return connection
 
 

@@ -227,12 +227,12 @@ GUARDS = (
     Guard(
         "a worker that is stopped between two statements lets go of its locks",
         f"{_CONTROL}::test_only_what_waits_for_a_reader_may_keep_a_transaction_open_for_long",
-        ("db.py", "idle_in_transaction_session_timeout=60s", "idle_in_transaction_session_timeout=0"),
+        ("db.py", '"idle_in_transaction_session_timeout": "60s"', '"idle_in_transaction_session_timeout": "0"'),
     ),
     Guard(
         "the server notices that a worker was killed",
         f"{_LIFE}::test_a_worker_that_is_killed_lets_go_of_what_it_holds_while_its_statement_runs",
-        ("db.py", "client_connection_check_interval=1s", "client_connection_check_interval=0"),
+        ("db.py", '"client_connection_check_interval": "1s"', '"client_connection_check_interval": "0"'),
     ),
     Guard(
         "a batch that loses every worker fails",

@@ -275,7 +275,7 @@ def test_a_lock_that_somebody_else_holds_for_minutes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     seqno = submit(CONTACTS)
-    monkeypatch.setattr(db, "SESSION", db.SESSION.replace("lock_timeout=30s", "lock_timeout=100ms"))
+    monkeypatch.setitem(db.SESSION, "lock_timeout", "100ms")
     with (
         contextlib.closing(db.connect(database_url)) as impatient,
         contextlib.closing(psycopg2.connect(database_url)) as somebody,
@@ -292,7 +292,7 @@ def test_a_short_trouble_is_outlasted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The first lock is let go while the worker tries again: nobody hears of it."""
-    monkeypatch.setattr(db, "SESSION", db.SESSION.replace("lock_timeout=30s", "lock_timeout=100ms"))
+    monkeypatch.setitem(db.SESSION, "lock_timeout", "100ms")
     seqno = submit(CONTACTS)
     with (
         contextlib.closing(db.connect(database_url)) as impatient,
