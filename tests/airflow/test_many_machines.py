@@ -31,6 +31,7 @@ DOMAINS = ("EAST", "NORTH", "SOUTH", "WEST")
 BATCHES = 40
 CONTACTS = 300
 HUGE = 6000  # contacts in a file that is worked in parts
+DAGS = sorted(path.stem for path in (local.ROOT / "dags").glob("*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,11 @@ def upload(composed: Composed, domain: str, number: int, records: int = CONTACTS
     return int(json.loads(answer)["seqno"])
 
 
+def run(composed: Composed, dag: str) -> None:
+    """Start a run of a DAG, which nobody has had to switch on."""
+    composed.api.call("POST", f"/dags/{dag}/dagRuns", {"logical_date": None})
+
+
 def ended(composed: Composed) -> int:
     return int(found(composed, "SELECT count(*) AS n FROM import_batch WHERE status = 'executed'")[0]["n"])
 
@@ -115,6 +121,26 @@ def test_workers_are_warm_and_the_scheduler_does_not_pay_for_it(composed: Compos
     assert not any(loaded(composed, "airflow scheduler"))
 
 
+def test_every_dag_is_on_without_a_click(composed: Composed) -> None:
+    until(lambda: composed.api.call("GET", "/dags")["total_entries"] == len(DAGS))
+    listed = {dag["dag_id"]: dag["is_paused"] for dag in composed.api.call("GET", "/dags")["dags"]}
+    assert listed == dict.fromkeys(DAGS, False)
+
+
+def test_what_airflow_itself_keeps_is_cleaned_up(composed: Composed) -> None:
+    """The service `groomer`, once round: files and runs that are old go, others stay."""
+    logs = Path(composed.place.home) / "logs"
+    for name, days in (("old.log", 16), ("new.log", 14)):
+        (logs / "dag_id=any").mkdir(parents=True, exist_ok=True)
+        (logs / "dag_id=any" / name).touch()
+        then = time.time() - days * 86400
+        os.utime(logs / "dag_id=any" / name, (then, then))
+    (once,) = re.findall(r"do\n(.*)touch", processes.command("groomer")[-1], re.DOTALL)
+    said = composed.run(["bash", "-euc", once])
+    assert [path.name for path in (logs / "dag_id=any").iterdir()] == ["new.log"]
+    assert "Performing dry run" not in said
+
+
 def test_batches_are_spread_over_workers_and_a_lost_worker_loses_nothing(composed: Composed) -> None:
     """One of them is a file so huge that it is worked in parts."""
     huge = upload(composed, "DEMO", 0, HUGE)
@@ -122,7 +148,7 @@ def test_batches_are_spread_over_workers_and_a_lost_worker_loses_nothing(compose
         upload(composed, DOMAINS[number % len(DOMAINS)], number)
     kept = found(composed, "SELECT file_path FROM import_batch")
     assert {one["file_path"].rpartition("/")[0][:-2] for one in kept} == {"s3://rowledger-uploads/"}
-    composed.api.call("PATCH", "/dags/contact_import", {"is_paused": False})
+    run(composed, "contact_import")
     until(lambda: ended(composed) >= 5)
     kill_a_worker_at_work(composed)
     until(lambda: ended(composed) == BATCHES + 1, progress=lambda: ended(composed))
@@ -184,8 +210,7 @@ def test_an_object_that_is_gone_or_changed_fails_its_batch_with_the_reason(compo
     objects.put_object(Bucket=bucket, Key=key, Body=b"other bytes")
     status, _ = composed.ask("GET", f"/imports/api/v1/batches/{gone}/file")
     assert status == 404
-    composed.api.call("PATCH", "/dags/contact_import", {"is_paused": False})
-    composed.api.call("POST", "/dags/contact_import/dagRuns", {"logical_date": None})
+    run(composed, "contact_import")
     query = "SELECT seqno, error_rule FROM import_batch WHERE seqno = ANY(%(seqnos)s) AND status = 'executed' ORDER BY 1"
     seqnos = [gone, changed, whole]
     until(lambda: len(found(composed, query, seqnos=seqnos)) == len(seqnos))
@@ -242,8 +267,7 @@ def test_feeds_are_looked_at_in_a_bucket_by_a_connection_of_airflow_and_in_the_f
         " template: contacts, settled_after: 0s}"
     )
     for dag in ("contact_import", "contract_status_import"):
-        composed.api.call("PATCH", f"/dags/{dag}", {"is_paused": False})
-        composed.api.call("POST", f"/dags/{dag}/dagRuns", {"logical_date": None})
+        run(composed, dag)
     query = "SELECT processed FROM import_batch WHERE uploaded_by = 'feed agency' AND status = 'executed'"
     until(lambda: found(composed, query))
     assert found(composed, query) == [{"processed": True}]

@@ -29,6 +29,7 @@ from serving import served
 
 ClientAs = Callable[..., TestClient]
 HEADER = "Customer number,Email,Last name,Country\n"
+RUN_NOW = 'data-ask="ask-run-now"'
 FEED = """
 title: Contacts of an agency
 place: feeds/agency
@@ -125,6 +126,11 @@ def test_what_waits_is_told_by_kind_with_the_age_of_the_oldest_and_when_it_is_wo
     assert "Worked off in the next run, <time" in page
     runs.plan = Schedule(True, None)
     assert "The DAG is paused" in client.get("/operations").text
+    assert "The DAG is paused" in (page := client.get(f"/batches/{old}").text)
+    assert RUN_NOW not in page, "it would be refused"
+    runs.plan = Schedule(False, None)
+    assert RUN_NOW in client.get(f"/batches/{old}").text
+    runs.plan = Schedule(True, None)
     assert told(client, "now")["waiting"][0]["dag_paused"] is True
 
 

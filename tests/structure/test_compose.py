@@ -178,7 +178,7 @@ def test_containers_of_the_image_call_only_programs_that_it_has(service: str) ->
     if check := SERVICES[service].get("healthcheck"):
         kind, *words = check["test"]
         called.add(words[0] if kind == "CMD" else words[0].split()[0])
-    assert called <= {"airflow", "bash", "celery", "python"}
+    assert called <= {"airflow", "bash", "celery", "python", "test"}
 
 
 def test_only_the_service_that_makes_the_secrets_may_write_them() -> None:
@@ -235,6 +235,19 @@ def test_secret_files_are_for_their_owner_and_group_and_stay(tmp_path: Path) -> 
     assert len({text for name, text in first.items() if "." not in name}) == len(
         [n for n in first if "." not in n]
     )
+
+
+@pytest.mark.parametrize("name", ["rowledger_database_password", "redis_password", "object_storage_key"])
+def test_a_secret_of_ones_own_that_would_be_read_differently_elsewhere_is_refused_before_it_is_used(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("it's: #1\n")
+    with pytest.raises(SystemExit, match=f"{name} has characters that do not fit here: letters, digits"):
+        secret_files.make(tmp_path)
+    used = [path.name for path in tmp_path.iterdir() if "it's" in path.read_text()]
+    assert used == [name]
+    (tmp_path / name).write_text("Fits.here~1-2_3\n")
+    secret_files.make(tmp_path)
 
 
 def test_modules_that_containers_run_exist() -> None:

@@ -6,7 +6,6 @@ parents. Their output goes to files; nothing outside ``home`` and ``logs`` is to
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import logging
@@ -29,6 +28,7 @@ from urllib.parse import urlencode
 import psutil
 from psycopg2.extensions import parse_dsn
 
+from rowledger.airflow.secret_files import keep_fernet_key
 from rowledger.errors import SetupError, TryAgain
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,6 +64,8 @@ EXECUTOR = {
     "CORE__PARALLELISM": "4",
     "CORE__EXECUTOR": "rowledger.airflow.executor.LocalExecutor",
 }
+# What feeds, notices and metrics are told by whoever starts it.
+OF_CALLER = ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "AIRFLOW__METRICS__")
 log = logging.getLogger("rowledger.airflow")
 
 
@@ -159,7 +161,7 @@ def environment(place: Place, rowledger: Mapping[str, str]) -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("AIRFLOW", "PYTHONDONTWRITEBYTECODE"))
+        if name.startswith(OF_CALLER) or not name.startswith(("AIRFLOW", "PYTHONDONTWRITEBYTECODE"))
     }
     python_path = [str(ROOT / "config"), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]
     by_command = {
@@ -190,7 +192,7 @@ def _configuration(place: Place) -> dict[str, str]:
             "CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "CORE__LOAD_EXAMPLES": "False",
-            "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "CORE__FERNET_KEY": keep_fernet_key(place.home, mode=0o600),
             "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{place.port}/execution/",
             "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
             "CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in USERS.items()),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 import sys
 from contextlib import suppress
@@ -18,6 +19,7 @@ from pathlib import Path
 
 DATABASES = ("airflow", "rowledger")  # each is owned by a role of its own name
 ACCESS_KEY = "rowledger"
+PLAIN = r"[A-Za-z0-9_.~-]+"
 
 
 def make(folder: Path) -> None:
@@ -26,17 +28,23 @@ def make(folder: Path) -> None:
     _let_in(folder, 0o750)
     for name in ("jwt_secret", "api_secret_key", "admin_password", "postgres_password"):
         _secret(folder, name)
-    _keep(folder, "fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
-    roles = {name: _secret(folder, f"{name}_database_password") for name in DATABASES}
+    keep_fernet_key(folder)
+    roles = {name: _plain_secret(folder, f"{name}_database_password") for name in DATABASES}
     _keep(folder, "roles.sql", "".join(_role(name, password) for name, password in roles.items()))
     # libpq reads this one only if nobody else may.
     passwords = "".join(f"*:*:*:{name}:{password}\n" for name, password in roles.items())
     _keep(folder, "pgpass", passwords, mode=0o600)
-    redis = _secret(folder, "redis_password")
+    redis = _plain_secret(folder, "redis_password")
     # Nothing is lost with the queue: what was given out and does not begin is given out again.
     _keep(folder, "redis.conf", f'requirepass {redis}\nsave ""\n')
     _keep(folder, "broker_url", f"redis://:{redis}@redis:6379/0")
-    _keep_object_storage(folder, _secret(folder, "object_storage_key"))
+    _keep_object_storage(folder, _plain_secret(folder, "object_storage_key"))
+
+
+def keep_fernet_key(folder: Path, mode: int = 0o440) -> str:
+    """The key of the connections in Airflow's metadata database, made if it is not there; as long as that it has to stay."""
+    fresh = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    return _keep(folder, "fernet_key", fresh, mode)
 
 
 def _role(name: str, password: str) -> str:
@@ -53,6 +61,14 @@ def _keep_object_storage(folder: Path, key: str) -> None:
     }
     _keep(folder, "aws_credentials", credentials)
     _keep(folder, "object_storage.json", json.dumps({"identities": [identity]}))
+
+
+def _plain_secret(folder: Path, name: str) -> str:
+    """One that also stands in SQL, an address or a configuration file, which would read other characters differently."""
+    secret = _secret(folder, name)
+    if not re.fullmatch(PLAIN, secret):
+        sys.exit(f"{folder / name} has characters that do not fit here: letters, digits and _ . ~ - do.")
+    return secret
 
 
 def _secret(folder: Path, name: str) -> str:

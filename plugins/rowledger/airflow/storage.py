@@ -100,6 +100,10 @@ class ObjectStore:
         """
         try:
             yield
+        except ImportError as error:
+            raise SetupError(
+                f"What speaks to the object storage of the uploads is not installed: {error}."
+            ) from error
         except Exception as error:
             why = type(error).__name__
             log.warning("The object storage of the uploads: %s: %s", why, error)

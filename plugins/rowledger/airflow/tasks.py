@@ -301,13 +301,17 @@ def worker_of_task() -> Iterator[pipeline.Worker]:
 
 
 def _connect(settings: Settings) -> Connection:
-    """Connect by Airflow's connection ``rowledger``, else by ``ROWLEDGER_DATABASE_URL``. Raises SetupError."""
+    """Connect by Airflow's connection ``rowledger``, else by ``ROWLEDGER_DATABASE_URL``. Raises TryAgain.
+
+    To a task a connection that is not there and an API server that does not answer look the same.
+    """
     try:
         address = connection_string(AirflowConnection.get(CONNECTION_ID))
     except AirflowNotFoundException:
         if not settings.database_url:
-            raise SetupError(
-                f'There is neither an Airflow connection "{CONNECTION_ID}" nor a ROWLEDGER_DATABASE_URL.'
+            raise TryAgain(
+                f'There is neither an Airflow connection "{CONNECTION_ID}" nor a ROWLEDGER_DATABASE_URL, or Airflow\'s API '
+                "server did not answer."
             ) from None
         address = settings.database_url
     return db.connect(address)
