@@ -38,11 +38,18 @@ TRIGGER_TIMEOUT = timedelta(minutes=1)  # after which a try fails whose answer n
 def held() -> list[dict[str, Any]]:
     """What to ask about the batches that wait for a person and that no task asks about; skip when there are none."""
     with task_states(), worker_of_task() as mine:
-        found = unusual.take_up(mine.connection, _lease(), HELD_PER_RUN)
-        questions = [_question(mine, one) for one in found]
+        questions = list(_questions(mine))
     if not questions:
         raise AirflowSkipException("No import batch waits for approval.")
     return questions
+
+
+def _questions(mine: pipeline.Worker) -> Iterator[dict[str, Any]]:
+    """One question after the other; all of them stay ours while the file of each is tried out, which may take minutes."""
+    found = unusual.take_up(mine.connection, _lease(), HELD_PER_RUN)
+    for one in found:
+        if one.seqno in unusual.keep_asking(mine.connection, [each.seqno for each in found], _lease()):
+            yield _question(mine, one)
 
 
 def _lease() -> int:
@@ -63,9 +70,9 @@ def _trial(mine: pipeline.Worker, batch: Batch) -> Batch | str:
     """The batch as it would end today, or why that cannot be told."""
     from rowledger.dry_run import dry_run
 
-    template = pipeline.template_of(mine.connection, batch)
-    origins, subscriptions = batches.choices(mine.connection, batch.seqno)
     try:
+        template = pipeline.template_of(mine.connection, batch)
+        origins, subscriptions = batches.choices(mine.connection, batch.seqno)
         with (
             _file(mine, batch) as path,
             dry_run(mine, path, template, batch.suite_hash, batch.domain,
@@ -73,13 +80,17 @@ def _trial(mine: pipeline.Worker, batch: Batch) -> Batch | str:
         ):  # fmt: skip
             return trial.batch
     except RowledgerError as error:
-        return str(error)
+        return error.in_log
+    except OSError as error:  # its file name is a path of this machine, and nobody's business
+        return f"Its file cannot be read or copied just now ({error.strerror or type(error).__name__})."
 
 
 @contextmanager
 def _file(mine: pipeline.Worker, batch: Batch) -> Iterator[Path]:
     """The file of a batch under a name of its own."""
-    with mine.file(batch) as kept, tempfile.TemporaryDirectory(dir=mine.settings.scratch) as folder:
+    scratch = mine.settings.scratch
+    scratch.mkdir(parents=True, exist_ok=True)
+    with mine.file(batch) as kept, tempfile.TemporaryDirectory(dir=scratch) as folder:
         yield Path(shutil.copyfile(kept, Path(folder) / "file"))
 
 
@@ -173,15 +184,15 @@ class BatchApproval(ApprovalOperator):
     def _undecided(self) -> bool:
         """Whether the batch still waits for a person; it goes on belonging to this task then."""
         with task_states(), worker_of_task() as mine:
-            waits = unusual.keep_asking(mine.connection, self.seqno, _lease())
+            waits = unusual.keep_asking(mine.connection, [self.seqno], _lease())
         if not waits:
             log.info("Import batch %s was decided already, or its batch has ended.", self.seqno)
-        return waits
+        return bool(waits)
 
     def _decide(self, answer: str, name: str | None) -> None:
         by = name or "somebody"
         with task_states(), worker_of_task() as mine:
-            if not unusual.keep_asking(mine.connection, self.seqno, _lease()):
+            if not unusual.keep_asking(mine.connection, [self.seqno], _lease()):
                 log.info("Import batch %s was decided already.", self.seqno)
                 return
             try:
