@@ -18,6 +18,8 @@ from rowledger.db import Connection, transaction
 from rowledger.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
+FILES = [f"Customer number,Email,Last name,Country\n{n},{n}@example.com,N,DE\n" for n in range(3)]
+WRONG = "Customer number,Email\n1,1@example.com\n"
 HELD = """
 import json
 from types import SimpleNamespace
@@ -46,14 +48,11 @@ approval._trial = slow
 
 
 @pytest.fixture
-def hold(connection: Connection, submit: Callable[..., int]) -> Callable[[int], list[int]]:
+def hold(connection: Connection, submit: Callable[..., int]) -> Callable[..., list[int]]:
     """Makes batches that a feed has held."""
 
-    def hold(count: int) -> list[int]:
-        seqnos = [
-            submit(f"Customer number,Email,Last name,Country\n{n},{n}@example.com,N,DE\n")
-            for n in range(count)
-        ]
+    def hold(*files: str) -> list[int]:
+        seqnos = [submit(file) for file in files]
         with transaction(connection) as cursor:
             cursor.execute("INSERT INTO feed VALUES ('agency', 'contact', 'DEMO')")
             for seqno in seqnos:
@@ -86,23 +85,24 @@ def held(home: Path, settings: Settings, first: str = "") -> dict[int, str]:
 
 
 def test_a_batch_that_cannot_be_tried_out_is_asked_about_and_keeps_no_other_from_it(
-    connection: Connection, settings: Settings, hold: Callable[[int], list[int]], tmp_path: Path
+    connection: Connection, settings: Settings, hold: Callable[..., list[int]], tmp_path: Path
 ) -> None:
-    gone, other = hold(2)
+    gone, wrong, other = hold(FILES[0], WRONG, FILES[1])
     Path(batches.get(connection, gone).file_path).unlink()
     assert not settings.scratch.exists()  # as on a new worker
     bodies = held(tmp_path, settings)
-    assert list(bodies) == [gone, other]
+    assert list(bodies) == [gone, wrong, other]
     assert bodies[gone].endswith(
         "What would become of it cannot be told: "
-        "Its file cannot be read or copied just now (No such file or directory)."
+        "its file cannot be read or copied just now (No such file or directory)."
     )
+    assert bodies[wrong].endswith("It would fail today (missing_column), and nothing of it would be loaded.")
     assert "| created | 1 |" in bodies[other]
 
 
 def test_batches_stay_those_of_the_task_that_tries_them_out_and_what_was_decided_meanwhile_is_not_asked(
-    settings: Settings, hold: Callable[[int], list[int]], tmp_path: Path
+    settings: Settings, hold: Callable[..., list[int]], tmp_path: Path
 ) -> None:
-    first, second, third = hold(3)
+    first, second, third = hold(*FILES)
     slow = SLOW.format(first=first, second=second)
     assert list(held(tmp_path, settings, slow)) == [first, third]

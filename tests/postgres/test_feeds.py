@@ -18,8 +18,8 @@ import pytest
 
 from rowledger import batches, control, db, ledger, pipeline
 from rowledger.db import Connection, rows, transaction
-from rowledger.errors import PlaceAway, Stopped
-from rowledger.feeds import Feed, arrivals, cadence, notices, unusual
+from rowledger.errors import PlaceAway, PlaceTrouble, Stopped
+from rowledger.feeds import Feed, arrivals, cadence, notices, places, unusual
 from rowledger.feeds.arrivals import Look
 from rowledger.feeds.model import Expected, Tell, Unusual
 from rowledger.feeds.places import Folder, Found
@@ -255,6 +255,23 @@ def test_a_taken_file_that_could_not_be_moved_stays_to_be_moved_when_others_are_
     assert house.look().left == []
     assert house.left() == ([f"taken/{first}", "taken/b.csv"] if then == "move" else [])
     assert len(house.batches()) == 2
+
+
+def test_a_taken_file_among_more_names_than_are_looked_at_is_not_gone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.put("may.csv", contacts("A"))
+    with monkeypatch.context() as busy:
+        busy.setattr(Folder, "move", in_trouble)
+        assert house.look().left == ["It is busy."]
+        busy.setattr(places, "MAX_NAMES", 0)
+        assert house.look().left == ["The place has more than 0 names; the rest is not looked at."]
+    assert house.look().left == []
+    assert house.left() == ["taken/may.csv"]
+
+
+def in_trouble(*_: Any) -> str:
+    raise PlaceTrouble("It is busy.")
 
 
 @pytest.mark.parametrize(

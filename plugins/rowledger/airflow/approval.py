@@ -67,7 +67,7 @@ def _question(mine: pipeline.Worker, one: Held) -> dict[str, Any]:
 
 
 def _trial(mine: pipeline.Worker, batch: Batch) -> Batch | str:
-    """The batch as it would end today, or why that cannot be told."""
+    """The batch as it would end today; a sentence if it would fail, or if that cannot be told."""
     from rowledger.dry_run import dry_run
 
     try:
@@ -78,11 +78,14 @@ def _trial(mine: pipeline.Worker, batch: Batch) -> Batch | str:
             dry_run(mine, path, template, batch.suite_hash, batch.domain,
                     origins=origins, subscriptions=subscriptions) as trial,
         ):  # fmt: skip
+            if trial.batch.failed:
+                return f"It would fail today ({trial.batch.error_rule}), and nothing of it would be loaded."
             return trial.batch
     except RowledgerError as error:
-        return error.in_log
-    except OSError as error:  # its file name is a path of this machine, and nobody's business
-        return f"Its file cannot be read or copied just now ({error.strerror or type(error).__name__})."
+        return f"What would become of it cannot be told: {error.in_log}"
+    except OSError as error:  # whose file name is a path of this machine
+        why = error.strerror or type(error).__name__
+        return f"What would become of it cannot be told: its file cannot be read or copied just now ({why})."
 
 
 @contextmanager
@@ -102,7 +105,7 @@ def _body(batch: Batch, one: Held, trial: Batch | str) -> list[str]:
         "",
     ]
     if isinstance(trial, str):
-        return [*lines, f"What would become of it cannot be told: {trial}"]
+        return [*lines, trial]
     counts = {outcome: count for outcome, count in trial.counts.items() if count}
     return [
         *lines,

@@ -129,7 +129,7 @@ def _take_all(looker: Looker, done: Look) -> None:
     for sentence in listing.oddities:
         done.leave(sentence)
     _tell_taken_before(looker, done, listing.files)
-    _finish(looker, done, place, listing.files, whole=True)
+    _finish(looker, done, place, listing.files, whole=listing.whole)
     new = _small_enough(looker, done, _unknown(looker, feed, listing.files))
     if len(new) > FILES_PER_LOOK:
         log.info("Feed %s: %s new files, the oldest %s now", feed.name, f"{len(new):,}", FILES_PER_LOOK)
