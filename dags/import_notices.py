@@ -16,7 +16,8 @@ A message is sent at least once, each time under the same id, and has counts and
 
 **When a task is red**, its log says which message was not taken, and why: a mail server or a webhook that does not
 answer, a connection that does not exist. Mend that; the message is tried again for a day, other messages go their way
-meanwhile. `rowledger feeds` lists what could not be sent.
+meanwhile. `rowledger feeds` lists what could not be sent. A `domains.yml` that is wrong is told with its line: what
+happened in its domains is told when it is mended, what feeds say is told meanwhile.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ from rowledger.airflow import notices
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": 3},
+    default_args={
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "retry_exponential_backoff": 3,
+        "execution_timeout": timedelta(minutes=15),  # the next try begins with the others
+    },
     doc_md=__doc__,
     tags=["rowledger"],
 )

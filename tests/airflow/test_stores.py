@@ -25,7 +25,7 @@ import looking
 import pytest
 from looking import KILLED, Gate, Lookers
 
-from rowledger import batches
+from rowledger import batches, feeds, loading
 from rowledger.airflow import local
 from rowledger.db import Connection, rows, transaction
 from rowledger.feeds import arrivals
@@ -462,6 +462,21 @@ def test_two_who_look_at_once_make_one_batch_of_each_file(house: House, endpoint
     house.look()
     assert sorted(batch.file_name for batch in house.batches()) == names
     assert sorted(endpoint.files()) == [f"taken/{name}" for name in names]
+
+
+def test_whether_a_file_is_missing_is_for_the_one_to_say_who_looks(house: House, served: Served) -> None:
+    """Who comes second may find that none is there that the first one is just taking."""
+    house.feed(served, expected={"every": "1d"})
+    house.look()
+    with transaction(house.connection) as cursor:
+        cursor.execute("UPDATE feed SET since = since - interval '25 hours'")
+    (feed,) = feeds.read_feeds(house.settings.feeds, loading.kinds())[0]
+    with arrivals._alone(house.connection, feed) as ours:
+        assert ours
+        house.look()
+        assert arrivals.known(house.connection)["partner"]["missing_since"] is None
+    house.look()
+    assert arrivals.known(house.connection)["partner"]["missing_since"]
 
 
 def test_a_place_that_is_away_says_so_and_keeps_no_other_feed_from_being_looked_at(

@@ -535,6 +535,11 @@ GUARDS = (
         (_FEED_TABLES, "CONSTRAINT feed_file_once UNIQUE (feed, name, identity)", "CONSTRAINT feed_file_once CHECK (bytes >= 0)"),
     ),
     Guard(
+        "a file that could not be moved is not taken for gone",
+        f"{_FEEDS}::test_a_taken_file_that_could_not_be_moved_stays_to_be_moved_when_others_are_taken[move-a.csv]",
+        ("feeds/arrivals.py", "        if found is gone and not whole:\n            continue\n", ""),
+    ),
+    Guard(
         "a file and its batch are entered together",
         f"{_FEEDS}::test_whoever_is_killed_on_the_way_the_next_look_ends_it_and_there_is_one_batch[within_the_transaction-move]",
         ("batches.py", "        if also:\n            also(cursor, seqno)\n        return seqno", "    if also:\n        with transaction(connection) as cursor:\n            also(cursor, seqno)\n    return seqno"),

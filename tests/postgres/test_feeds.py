@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ import pytest
 
 from rowledger import batches, control, db, ledger, pipeline
 from rowledger.db import Connection, rows, transaction
-from rowledger.errors import PlaceAway, Stopped
-from rowledger.feeds import Feed, arrivals, cadence, unusual
+from rowledger.errors import PlaceAway, PlaceTrouble, Stopped
+from rowledger.feeds import Feed, arrivals, cadence, notices, places, unusual
 from rowledger.feeds.arrivals import Look
-from rowledger.feeds.model import Expected, Unusual
+from rowledger.feeds.model import Expected, Tell, Unusual
 from rowledger.feeds.places import Folder, Found
 from rowledger.model import Batch
 from rowledger.settings import Settings
@@ -212,6 +214,64 @@ def test_a_file_that_is_too_large_is_left_and_keeps_no_other_from_being_taken(ho
     assert len(done.seqnos) == 1
     assert '"large.csv" has' in done.left[0]
     assert house.left() == ["large.csv", "taken/may.csv"]
+
+
+def test_files_that_are_too_large_take_no_place_of_newer_ones(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "FILES_PER_LOOK", 2)
+    monkeypatch.setattr(arrivals, "MAX_ODDITIES", 3)
+    house = replace(house, settings=replace(house.settings, max_upload_bytes=len(contacts("A"))))
+    for age in range(5):
+        os.utime(house.put(f"large_{age}.csv", contacts("A") + "x"), (age, age))
+    house.put("may.csv", contacts("A"))
+    done = house.look()
+    assert len(done.seqnos) == 1
+    assert [said.split()[0] for said in done.left] == ['"large_0.csv"', '"large_1.csv"', '"large_2.csv"', "2"]
+
+
+@pytest.mark.parametrize(
+    ("then", "name"), [("move", b"a.csv"), ("delete", b"a.csv"), ("delete", b"r\xe9sultats.csv")]
+)
+def test_a_taken_file_that_could_not_be_moved_stays_to_be_moved_when_others_are_taken(
+    house: House, then: str, name: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = house.with_(then=then)
+    first = os.fsdecode(name)
+    carry = Folder._carry
+
+    def refuse(self: Folder, found: Found, *given: Any) -> str:
+        if found.name == first:
+            raise PermissionError(errno.EACCES, "Permission denied", found.name)
+        return carry(self, found, *given)
+
+    os.utime(house.put(first, contacts("A")), (1, 1))
+    os.utime(house.put("b.csv", contacts("B")), (2, 2))
+    with monkeypatch.context() as busy:
+        busy.setattr(Folder, "_carry", refuse)
+        done = house.look()
+    assert (len(done.seqnos), house.left()[0]) == (2, first)
+    assert ["Permission denied" in said for said in done.left] == [True]
+    assert house.look().left == []
+    assert house.left() == ([f"taken/{first}", "taken/b.csv"] if then == "move" else [])
+    assert len(house.batches()) == 2
+
+
+def test_a_taken_file_among_more_names_than_are_looked_at_is_not_gone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.put("may.csv", contacts("A"))
+    with monkeypatch.context() as busy:
+        busy.setattr(Folder, "move", in_trouble)
+        assert house.look().left == ["It is busy."]
+        busy.setattr(places, "MAX_NAMES", 0)
+        assert house.look().left == ["The place has more than 0 names; the rest is not looked at."]
+    assert house.look().left == []
+    assert house.left() == ["taken/may.csv"]
+
+
+def in_trouble(*_: Any) -> str:
+    raise PlaceTrouble("It is busy.")
 
 
 @pytest.mark.parametrize(
@@ -462,6 +522,40 @@ def test_a_missing_file_raises_one_alarm_which_clears_when_it_comes(house: House
     house.look()
     assert cadence.watch(house.connection, house.feed) is None
     assert alarms(house) == [{"feed": "agency", "cleared": True}]
+
+
+def test_a_file_that_was_in_time_is_not_missing_because_nobody_looked_until_it_was_due(house: House) -> None:
+    """The run of six o'clock takes the file of ten to six."""
+    house = watched_since_ten_days(house)
+    house.put("may.csv", contacts("A"))
+    assert house.look().seqnos
+    assert cadence.watch(house.connection, house.feed) is None
+    assert alarms(house) == [{"feed": "agency", "cleared": True}]
+    assert notices.write(house.connection, [house.feed], {}) == 0
+    assert cadence.watch(house.connection, house.feed) is None  # nor once more
+
+
+def test_a_file_that_comes_when_it_is_missed_already_is_told_of_once(house: House) -> None:
+    house = watched_since_ten_days(house)
+    assert cadence.watch(house.connection, house.feed)
+    house.put("may.csv", contacts("A"))
+    assert house.look().seqnos
+    assert cadence.watch(house.connection, house.feed) is None
+    assert notices.write(house.connection, [house.feed], {}) == 1
+    assert notices.write(house.connection, [house.feed], {}) == 0
+
+
+def watched_since_ten_days(house: House) -> House:
+    """A feed with a file that was due a moment ago, and people who are told when it is missing."""
+    with transaction(house.connection) as cursor:
+        (now,) = rows(cursor, "SELECT now()")
+    tell = Tell(of=("missing",), mail=("ops@example.com",))
+    house = house.with_(expected=Expected(by=f"{now['now'].astimezone(UTC):%H:%M}"), tell=tell)
+    house.look()
+    assert notices.write(house.connection, [house.feed], {}) == 0
+    with transaction(house.connection) as cursor:
+        cursor.execute("UPDATE feed SET since = since - interval '10 days'")
+    return house
 
 
 @pytest.fixture

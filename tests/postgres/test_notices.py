@@ -121,6 +121,35 @@ def test_a_feed_that_says_nothing_is_told_to_its_domain(
     assert {one["scope"] for one in messages(connection)} == {"domain DEMO"}
 
 
+def test_what_a_feed_was_told_is_not_told_to_its_domain_when_its_file_has_a_typo(
+    connection: Connection, submit: Callable[..., int], work: Callable[[int], Batch]
+) -> None:
+    feed = FEED.model_copy(update={"tell": OPS.model_copy(update={"of": ("failed",)})})
+    for content in (GOOD, BAD):
+        seqno = submit(content)
+        of_feed(connection, seqno)
+        work(seqno)
+    assert notices.write(connection, [feed], DOMAIN) == 2
+    assert notices.write(connection, [], DOMAIN) == 0
+    later = submit(BAD)
+    of_feed(connection, later)
+    work(later)
+    assert notices.write(connection, [], DOMAIN) == 2
+    assert events(connection) == [[("failed", seqno)], [("failed", later)]]
+
+
+def test_who_wants_to_know_of_more_is_told_of_what_happens_from_then_on(
+    connection: Connection, submit: Callable[..., int], work: Callable[[int], Batch]
+) -> None:
+    work(submit(GOOD))
+    assert notices.write(connection, [], {"DEMO": OPS.model_copy(update={"of": ("failed",)})}) == 0
+    assert notices.write(connection, [], DOMAIN) == 0
+    good = submit(GOOD)
+    work(good)
+    assert notices.write(connection, [], DOMAIN) == 2
+    assert events(connection) == [[("executed", good)]]
+
+
 def test_only_what_is_wanted_is_told(
     connection: Connection, submit: Callable[..., int], work: Callable[[int], Batch]
 ) -> None:
@@ -200,6 +229,31 @@ def test_a_message_comes_again_under_its_id_until_it_is_sent_ever_later_and_for_
     with transaction(connection) as cursor:
         cursor.execute("UPDATE notice_message SET next_try_at = now()")
     assert list(notices.due(connection)) == []
+
+
+def test_who_has_not_taken_a_message_gets_no_other_in_that_run_and_new_messages_come_first(
+    connection: Connection, submit: Callable[..., int], work: Callable[[int], Batch]
+) -> None:
+    with transaction(connection) as cursor:
+        for channel, number in (("webhook", 1), ("webhook", 2), ("mail", 3)):
+            cursor.execute(
+                "INSERT INTO notice_message (scope, channel, recipient, body, created_at)"
+                " VALUES ('domain DEMO', %s, '{\"to\": \"x\"}', to_jsonb(%s), now() + %s * interval '1 s')",
+                (channel, number, number),
+            )
+    tried: list[Any] = []
+    failed: list[str] = []
+    for _ in range(2):
+        for message in notices.due(connection, failed):
+            tried.append(message.body)
+            if message.channel == "webhook":
+                failed.append(message.message_id)
+                notices.not_sent(connection, message, "away")
+        tried.append("next run")
+        failed.clear()
+        with transaction(connection) as cursor:
+            cursor.execute("UPDATE notice_message SET next_try_at = now() WHERE channel = 'webhook'")
+    assert tried == [1, 3, "next run", 2, "next run"]
 
 
 def test_what_is_sent_is_sent_no_more(

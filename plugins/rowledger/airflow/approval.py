@@ -38,11 +38,18 @@ TRIGGER_TIMEOUT = timedelta(minutes=1)  # after which a try fails whose answer n
 def held() -> list[dict[str, Any]]:
     """What to ask about the batches that wait for a person and that no task asks about; skip when there are none."""
     with task_states(), worker_of_task() as mine:
-        found = unusual.take_up(mine.connection, _lease(), HELD_PER_RUN)
-        questions = [_question(mine, one) for one in found]
+        questions = list(_questions(mine))
     if not questions:
         raise AirflowSkipException("No import batch waits for approval.")
     return questions
+
+
+def _questions(mine: pipeline.Worker) -> Iterator[dict[str, Any]]:
+    """One question after the other; all of them stay ours while the file of each is tried out, which may take minutes."""
+    found = unusual.take_up(mine.connection, _lease(), HELD_PER_RUN)
+    for one in found:
+        if one.seqno in unusual.keep_asking(mine.connection, [each.seqno for each in found], _lease()):
+            yield _question(mine, one)
 
 
 def _lease() -> int:
@@ -60,26 +67,33 @@ def _question(mine: pipeline.Worker, one: Held) -> dict[str, Any]:
 
 
 def _trial(mine: pipeline.Worker, batch: Batch) -> Batch | str:
-    """The batch as it would end today, or why that cannot be told."""
+    """The batch as it would end today; a sentence if it would fail, or if that cannot be told."""
     from rowledger.dry_run import dry_run
 
-    template = pipeline.template_of(mine.connection, batch)
-    origins, subscriptions = batches.choices(mine.connection, batch.seqno)
     try:
+        template = pipeline.template_of(mine.connection, batch)
+        origins, subscriptions = batches.choices(mine.connection, batch.seqno)
         with (
             _file(mine, batch) as path,
             dry_run(mine, path, template, batch.suite_hash, batch.domain,
                     origins=origins, subscriptions=subscriptions) as trial,
         ):  # fmt: skip
+            if trial.batch.failed:
+                return f"It would fail today ({trial.batch.error_rule}), and nothing of it would be loaded."
             return trial.batch
     except RowledgerError as error:
-        return str(error)
+        return f"What would become of it cannot be told: {error.in_log}"
+    except OSError as error:  # whose file name is a path of this machine
+        why = error.strerror or type(error).__name__
+        return f"What would become of it cannot be told: its file cannot be read or copied just now ({why})."
 
 
 @contextmanager
 def _file(mine: pipeline.Worker, batch: Batch) -> Iterator[Path]:
     """The file of a batch under a name of its own."""
-    with mine.file(batch) as kept, tempfile.TemporaryDirectory(dir=mine.settings.scratch) as folder:
+    scratch = mine.settings.scratch
+    scratch.mkdir(parents=True, exist_ok=True)
+    with mine.file(batch) as kept, tempfile.TemporaryDirectory(dir=scratch) as folder:
         yield Path(shutil.copyfile(kept, Path(folder) / "file"))
 
 
@@ -91,7 +105,7 @@ def _body(batch: Batch, one: Held, trial: Batch | str) -> list[str]:
         "",
     ]
     if isinstance(trial, str):
-        return [*lines, f"What would become of it cannot be told: {trial}"]
+        return [*lines, trial]
     counts = {outcome: count for outcome, count in trial.counts.items() if count}
     return [
         *lines,
@@ -173,15 +187,15 @@ class BatchApproval(ApprovalOperator):
     def _undecided(self) -> bool:
         """Whether the batch still waits for a person; it goes on belonging to this task then."""
         with task_states(), worker_of_task() as mine:
-            waits = unusual.keep_asking(mine.connection, self.seqno, _lease())
+            waits = unusual.keep_asking(mine.connection, [self.seqno], _lease())
         if not waits:
             log.info("Import batch %s was decided already, or its batch has ended.", self.seqno)
-        return waits
+        return bool(waits)
 
     def _decide(self, answer: str, name: str | None) -> None:
         by = name or "somebody"
         with task_states(), worker_of_task() as mine:
-            if not unusual.keep_asking(mine.connection, self.seqno, _lease()):
+            if not unusual.keep_asking(mine.connection, [self.seqno], _lease()):
                 log.info("Import batch %s was decided already.", self.seqno)
                 return
             try:

@@ -14,7 +14,10 @@ log = logging.getLogger("rowledger.airflow")
 
 
 def look(worker: pipeline.Worker, kind: str) -> None:
-    """Take the new files of all feeds of a kind, and raise the alarm where one is missing. Raises TryAgain."""
+    """Take the new files of all feeds of a kind, and raise the alarm where one is missing. Raises TryAgain.
+
+    Whether one is missing of a feed that somebody else looks at just now, is his to say: he may be taking it.
+    """
     settings = worker.settings
     good, errors = feeds.read_feeds(settings.feeds, loading.kinds())
     for error in errors:
@@ -33,5 +36,4 @@ def look(worker: pipeline.Worker, kind: str) -> None:
             log.info("Feed %s: import batches %s", name, ", ".join(f"#{seqno}" for seqno in done.seqnos))
         for shown, seqno in done.duplicates:
             log.info('Feed %s: "%s" has the same bytes as import batch %s', name, shown, seqno)
-    for feed in mine:
-        cadence.watch(worker.connection, feed)
+        cadence.watch(worker.connection, done.feed)

@@ -27,7 +27,7 @@ from rowledger.errors import (
     SetupError,
 )
 from rowledger.feeds.model import Feed, duration
-from rowledger.feeds.places import Folder, Found, Place
+from rowledger.feeds.places import MAX_ODDITIES, Folder, Found, Place
 from rowledger.settings import Settings
 from rowledger.stores import Store
 from rowledger.templates import ImportTemplate
@@ -129,8 +129,8 @@ def _take_all(looker: Looker, done: Look) -> None:
     for sentence in listing.oddities:
         done.leave(sentence)
     _tell_taken_before(looker, done, listing.files)
-    _finish(looker, done, place, listing.files)
-    new = _unknown(looker, feed, listing.files)
+    _finish(looker, done, place, listing.files, whole=listing.whole)
+    new = _small_enough(looker, done, _unknown(looker, feed, listing.files))
     if len(new) > FILES_PER_LOOK:
         log.info("Feed %s: %s new files, the oldest %s now", feed.name, f"{len(new):,}", FILES_PER_LOOK)
     settled = _settled(looker, feed, new[:FILES_PER_LOOK])
@@ -174,6 +174,18 @@ def _unknown(looker: Looker, feed: Feed, files: list[Found]) -> list[Found]:
     return sorted((files[place] for place in places), key=lambda found: (found.modified, found.name))
 
 
+def _small_enough(looker: Looker, done: Look, new: list[Found]) -> list[Found]:
+    """Those that are not too large; the others take nobody's place in a look, and some of them are told."""
+    large = [found for found in new if found.bytes > looker.max_bytes]
+    for found in large[:MAX_ODDITIES]:
+        done.leave(
+            f'"{found.shown}" has {found.bytes:,} bytes, more than the {looker.max_bytes:,} that are taken.'
+        )
+    if len(large) > MAX_ODDITIES:
+        done.leave(f"{len(large) - MAX_ODDITIES:,} more files are too large.")
+    return [found for found in new if found.bytes <= looker.max_bytes]
+
+
 def _settled(looker: Looker, feed: Feed, new: list[Found]) -> list[Found]:
     """Those that have looked the same for long enough."""
     given = _given(feed, new)
@@ -196,11 +208,6 @@ def _given(feed: Feed, files: list[Found]) -> dict[str, object]:
 def _take(looker: Looker, done: Look, template: ImportTemplate, place: Place, found: Found) -> None:
     """Keep the bytes of a file, make a batch of them, and do with the file as the feed says."""
     feed = done.feed
-    if found.bytes > looker.max_bytes:
-        done.leave(
-            f'"{found.shown}" has {found.bytes:,} bytes, more than the {looker.max_bytes:,} that are taken.'
-        )
-        return
     with Part(looker.uploads) as part:
         for block in place.reading(found):
             part.write(block)
@@ -242,8 +249,11 @@ def _row(feed: Feed, found: Found, upload: Upload, seqno: int) -> dict[str, obje
     }  # fmt: skip
 
 
-def _finish(looker: Looker, done: Look, place: Place, files: list[Found]) -> None:
-    """Move or delete what was taken, also by somebody who was killed before he could."""
+def _finish(looker: Looker, done: Look, place: Place, files: list[Found], *, whole: bool = False) -> None:
+    """Move or delete what was taken, also by somebody who was killed before he could.
+
+    Only who knows the ``whole`` place can tell that a file is gone; to others it may be one that could not be moved.
+    """
     feed = done.feed
     here = {(found.shown, found.identity): found for found in files}
     with transaction(looker.connection) as cursor:
@@ -251,6 +261,8 @@ def _finish(looker: Looker, done: Look, place: Place, files: list[Found]) -> Non
     for one in waiting:
         gone = Found(one["name"], one["identity"], 0, 0)
         found, number = here.get((one["name"], one["identity"]), gone), one["feed_file_id"]
+        if found is gone and not whole:
+            continue
         try:
             if feed.then == "delete":
                 place.delete(found, number)

@@ -40,6 +40,8 @@ def watch(connection: Connection, feed: Feed) -> datetime | None:
         since = max(filter(None, (known["since"], known["cleared_at"])))
         due = missing(feed.expected, known["now"], since, known["last_file_at"], came)
         if due and row(cursor, _SQL["raise_alarm"], asked | {"due_at": due}):
+            if row(cursor, _SQL["clear_alarm"], asked):
+                return None  # it has come since, or was there and not looked at; it does not count for the next one too
             log.warning("Feed %s: a file was due %s and has not come", feed.name, _shown(due))
         return due
 

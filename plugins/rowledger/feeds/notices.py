@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -58,10 +58,11 @@ def write(connection: Connection, feeds: Sequence[Feed], domains: Mapping[str, T
     ]
     written = 0
     for scope, feed, domain, tell in scopes:
-        asked = {"scope": scope, "feed": feed, "domain": domain, "others": others, "events": list(tell.of)}
+        asked = {"scope": scope, "feed": feed, "domain": domain, "others": others}
         with transaction(connection) as cursor:
             cursor.execute(_SQL["begin"], asked)
-            new = [one["notice_id"] for one in rows(cursor, _SQL["note"], asked)]
+            noted = rows(cursor, _SQL["note"], asked)
+            new = [one["notice_id"] for one in noted if one["event"] in tell.of]
             if not new:
                 continue
             body = json.dumps(_body(scope, rows(cursor, _SQL["noted"], {"notices": new})), default=str)
@@ -114,11 +115,14 @@ def _sentence(one: dict[str, Any], counts: dict[str, int]) -> str:
     return f"{batch}, is executed: {outcomes}."
 
 
-def due(connection: Connection) -> Iterator[Message]:
-    """Messages that are due, one after the other; each is the caller's to send, and comes again if he does not say so."""
+def due(connection: Connection, failed: Collection[str] = ()) -> Iterator[Message]:
+    """Messages that are due, one after the other; each is the caller's to send, and comes again if he does not say so.
+
+    He may add the ids of those that were not taken to ``failed``: whom these are for gets no other one then.
+    """
     while True:
         with transaction(connection) as cursor:
-            found = row(cursor, _SQL["claim"])
+            found = row(cursor, _SQL["claim"], {"failed": list(failed)})
         if not found:
             return
         yield Message(**found)

@@ -45,6 +45,12 @@ class Listing:
 
     files: list[Found] = field(default_factory=list)
     oddities: list[str] = field(default_factory=list)
+    whole: bool = True  # nothing is there that was not looked at
+
+    def cut(self) -> None:
+        """Note that there are more names than are looked at."""
+        self.whole = False
+        self.oddities.append(f"The place has more than {MAX_NAMES:,} names; the rest is not looked at.")
 
     def odd(self, name: str, what: str) -> None:
         """Note something that is named like a file of the feed."""
@@ -100,9 +106,7 @@ class Folder:
             for entry in entries:
                 names += 1
                 if names > MAX_NAMES:
-                    listing.oddities.append(
-                        f"The place has more than {MAX_NAMES:,} names; the rest is not looked at."
-                    )
+                    listing.cut()
                     break
                 if wanted(entry.name, pattern):
                     with suppress(FileNotFoundError):  # gone since

@@ -47,9 +47,7 @@ class Store:
         with self._speaking():
             entries = self._entries()
         if len(entries) > MAX_NAMES:
-            listing.oddities.append(
-                f"The place has more than {MAX_NAMES:,} names; the rest is not looked at."
-            )
+            listing.cut()
         for entry in entries[:MAX_NAMES]:
             name = _name(entry)
             if not wanted(name, pattern) or entry["name"].rstrip("/") == self._folder:

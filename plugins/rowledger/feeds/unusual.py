@@ -6,7 +6,7 @@ loaded, whatever crashes. To resume it is to approve it, to cancel it is to refu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -89,7 +89,8 @@ def take_up(connection: Connection, lease_seconds: int, limit: int) -> list[Held
         )
 
 
-def keep_asking(connection: Connection, seqno: int, lease_seconds: int) -> bool:
-    """Whether a batch still waits for a person; the lease of whoever asks is renewed."""
+def keep_asking(connection: Connection, seqnos: Collection[int], lease_seconds: int) -> set[int]:
+    """Those of some batches that still wait for a person; the lease of whoever asks about them is renewed."""
+    asked = {"seqnos": list(seqnos), "lease_seconds": lease_seconds}
     with transaction(connection) as cursor:
-        return row(cursor, _SQL["keep_asking"], {"seqno": seqno, "lease_seconds": lease_seconds}) is not None
+        return {one["seqno"] for one in rows(cursor, _SQL["keep_asking"], asked)}

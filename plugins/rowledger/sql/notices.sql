@@ -2,7 +2,9 @@
 INSERT INTO notice_scope (scope) VALUES (%(scope)s) ON CONFLICT DO NOTHING
 
 -- name: note
--- What happened in a scope since it began and was not noted yet. A week is longer than anybody does not look.
+-- What happened in a scope since it began and was not noted yet, whether it is told or not: what is told may change.
+-- What a feed has noted is its own also when it is left out, because of a typo say. A week is longer than anybody does
+-- not look.
 WITH scope AS (
     SELECT greatest(since, now() - interval '7 days') AS since FROM notice_scope WHERE scope = %(scope)s
 ),
@@ -20,17 +22,20 @@ happened AS (
     UNION ALL
     SELECT 'alarm ' || feed_alarm_id, 'missing', raised_at, NULL, feed, feed.domain, feed_alarm_id
     FROM scope
-    JOIN feed_alarm ON raised_at >= scope.since
+    JOIN feed_alarm ON raised_at >= scope.since AND (cleared_at IS NULL OR cleared_at > raised_at)
     JOIN feed ON feed.name = feed_alarm.feed
 )
 INSERT INTO notice (scope, key, event, occurred_at, seqno, feed, feed_alarm_id)
 SELECT %(scope)s, key, event, occurred_at, seqno, feed, feed_alarm_id
 FROM happened
-WHERE event = ANY(%(events)s)
-  AND (feed = %(feed)s OR %(feed)s IS NULL AND domain = %(domain)s AND (feed IS NULL OR feed <> ALL(%(others)s)))
+WHERE feed = %(feed)s
+   OR %(feed)s IS NULL AND domain = %(domain)s
+      AND (feed IS NULL
+           OR feed <> ALL(%(others)s)
+              AND NOT EXISTS (SELECT FROM notice AS n WHERE n.scope = 'feed ' || happened.feed AND n.key = happened.key))
 ORDER BY occurred_at
 ON CONFLICT DO NOTHING
-RETURNING notice_id
+RETURNING notice_id, event
 
 -- name: noted
 SELECT n.event, n.occurred_at, n.feed, n.seqno, coalesce(domain.code, feed.domain) AS domain,
@@ -53,13 +58,17 @@ INSERT INTO notice_message (scope, channel, recipient, body)
 VALUES (%(scope)s, %(channel)s, %(recipient)s, %(body)s)
 
 -- name: claim
--- The next message that is due; whoever claims it and is killed leaves it to the next try, which comes ever later.
+-- The next message that is due, those first that were not tried yet; whoever claims it and is killed leaves it to the
+-- next try, which comes ever later. Who has not taken one is spared the others for now.
 UPDATE notice_message
 SET tries = tries + 1, next_try_at = now() + make_interval(secs => least(20 * 3 ^ tries, 3600))
 WHERE message_id = (
-    SELECT message_id FROM notice_message
+    SELECT message_id FROM notice_message AS m
     WHERE sent_at IS NULL AND given_up_at IS NULL AND next_try_at <= now()
-    ORDER BY created_at
+      AND NOT EXISTS (SELECT FROM notice_message AS failed
+                      WHERE failed.message_id = ANY(%(failed)s::uuid[])
+                        AND (failed.channel, failed.recipient) = (m.channel, m.recipient))
+    ORDER BY tries, created_at
     LIMIT 1
     FOR UPDATE SKIP LOCKED)
 RETURNING message_id::text, scope, channel, recipient, body, tries

@@ -48,5 +48,5 @@ RETURNING feed_hold.seqno, feed, why, held_at
 
 -- name: keep_asking
 UPDATE feed_hold SET asked_until = now() + make_interval(secs => %(lease_seconds)s)
-WHERE seqno = %(seqno)s AND seqno IN (SELECT seqno FROM feed_undecided)
+WHERE seqno = ANY(%(seqnos)s) AND seqno IN (SELECT seqno FROM feed_undecided)
 RETURNING seqno
