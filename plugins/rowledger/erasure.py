@@ -5,6 +5,8 @@ one of its keys, keep number, outcome, rule and column, and lose cells, values, 
 kept of it goes as well; contracts lose their link; the uploaded files of the batches that named it are let go, for
 nobody can cut one person out of a file and leave evidence behind. The receipt counts it, by place and batch.
 
+The person is who has the key, with whoever was rolled back and had a key of it; no other contact is, whatever keys it had.
+
 Batches that have not ended are left alone and listed: what they say of the person is erased once they have. Whoever
 uploads the person again makes a new contact: nothing is remembered by which it could be refused.
 """
@@ -41,6 +43,7 @@ _STEPS = (
     "erase_contact",
     "erase_records",
     "erase_before",
+    "left_contacts",
     "erase_parked",
     "erase_roll_backs",
     "erase_examples",

@@ -224,6 +224,25 @@ def test_a_key_that_others_had_by_mistake_goes_from_what_they_had_before(
     assert violated(connection) == []
 
 
+def test_who_had_the_key_before_and_has_another_now_stays_and_is_listed(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work
+) -> None:
+    first = work(submit(f"{HEADER}P1,old@example.com,{CANARY},,,\n{OTHERS}"))
+    changed = work(submit(f"{HEADER}P1,new@example.com,{CANARY},,,\n"))
+    place = "LEFT: contact that had the key before and has another now"
+    assert counted(erasure.erase(worker, "DEMO", "OLD@example.com")) == {(place, changed.seqno): 1}
+    (record,) = _rows(connection, f"SELECT before FROM import_record WHERE seqno = {changed.seqno}")
+    assert record["before"] == {"email": "old@example.com"}
+    rolled_back(worker, changed)
+    rolled_back(worker, first)
+    work(submit(f"{HEADER}P1,right@example.com,{CANARY},,,\n"))
+    receipt = counted(erasure.erase(worker, "DEMO", "old@example.com"))
+    assert receipt[place, first.seqno] == 1
+    assert receipt["records of roll backs", first.seqno] == 1
+    assert contacts.profile(connection, "DEMO", "P1", 9).fields["last_name"] == CANARY
+    assert violated(connection) == []
+
+
 def test_an_external_id_in_capitals_with_an_at_sign_is_erased_as_it_is_written(
     worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work, everything: Callable[[], str]
 ) -> None:
@@ -396,6 +415,23 @@ def test_a_batch_that_fails_while_files_are_searched_is_searched_as_well(
     assert CANARY not in everything() + kept_files(settings)
     assert Path(batches.get(connection, other).file_path).exists()
     assert violated(connection) == []
+
+
+def test_what_would_be_erased_is_looked_for_again_as_well(
+    worker: pipeline.Worker,
+    connection: Connection,
+    submit: Submit,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work(submit(f"{HEADER}P1,p1@example.com,Last,,,\n{OTHERS}"))
+    covers, looks = erasure._Search.covers, [1, 2]
+    monkeypatch.setattr(
+        erasure._Search, "covers", lambda *given: not (looks and looks.pop()) and covers(*given)
+    )
+    expected = erasure.forecast(worker, "DEMO", "P1")
+    assert looks == []
+    assert counted(expected) == counted(erasure.erase(worker, "DEMO", "P1"))
 
 
 def test_a_key_that_the_person_gets_while_files_are_searched_is_searched_for(

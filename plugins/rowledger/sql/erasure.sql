@@ -10,6 +10,7 @@ WHERE kind = 'contact' AND domain_id = %(domain_id)s AND removed -> 'fields' ?| 
 -- The contact that has the key; if nobody has, contacts that had it and went when what had created them was rolled back.
 CREATE TEMPORARY TABLE person (
     contact_id bigint PRIMARY KEY,
+    lives boolean NOT NULL,  -- not rolled back
     followed boolean NOT NULL  -- whether its other keys are the person's as well
 ) ON COMMIT DROP;
 INSERT INTO person
@@ -22,9 +23,9 @@ WITH now AS (
     ORDER BY rank
     LIMIT 1
 )
-SELECT contact_id, true FROM now
+SELECT contact_id, true, true FROM now
 UNION
-SELECT contact_id, true FROM rolled_back
+SELECT contact_id, false, true FROM rolled_back
 WHERE gone AND NOT EXISTS (SELECT FROM now)
   AND (external_id = %(key)s OR lower(email COLLATE "C") = lower(%(key)s COLLATE "C"))
 
@@ -59,7 +60,8 @@ WHERE key <> ''
 -- Contacts that are gone and had one of these keys. External ids tell people apart: who shared nothing but an email and
 -- had an external id of its own loses what is kept of it, which names the person, but its other keys are not followed.
 INSERT INTO person
-SELECT contact_id, bool_or(coalesce(external_id IN (SELECT key FROM person_key WHERE NOT email), false)) OR bool_and(external_id IS NULL)
+SELECT contact_id, false,
+       bool_or(coalesce(external_id IN (SELECT key FROM person_key WHERE NOT email), false)) OR bool_and(external_id IS NULL)
 FROM rolled_back
 WHERE gone
 GROUP BY contact_id
@@ -87,7 +89,7 @@ WHERE domain_id = %(domain_id)s AND outcome IN ('rejected', 'ignored', 'parked')
       -- Cells are as they stand in the file, keys are NFC.
       CROSS JOIN LATERAL (
           SELECT CASE WHEN octet_length(text) = char_length(text) THEN text ELSE normalize(text) END AS cell OFFSET 0) AS form
-      CROSS JOIN person_key
+      JOIN person_key ON email OR key NOT LIKE '%%@%%'
       WHERE CASE WHEN email THEN lower(cell COLLATE "C") ~ ('(^|[^a-z0-9._%%+-])' || pattern || '($|[^a-z0-9_.-]|[.]($|[^a-z0-9]))')
             WHEN raw <> '[]' AND jsonb_array_length(raw) > 1 THEN btrim(cell, E' \t\r\n\u00a0''"') = key
             ELSE cell ~ ('(^|[^[:alnum:]])' || pattern || '($|[^[:alnum:]])') END)
@@ -210,7 +212,8 @@ INSERT INTO erasure_count (erasure_id, place, seqno, items)
 SELECT %(erasure_id)s, 'records of the ledger', seqno, count(*) FROM gone GROUP BY seqno
 
 -- name: erase_before
--- Which contact contracts were linked to before; which keys of the person other contacts had before.
+-- Which contact contracts were linked to before; which keys of the person other contacts had before, if it is known who
+-- the person is: the contact that has the key now.
 WITH named AS (
     SELECT seqno, record_no, domain_id, kind, jsonb_object_agg(field, NULL) AS erased
     FROM import_record
@@ -220,6 +223,7 @@ WITH named AS (
     WHERE domain_id = %(domain_id)s AND outcome = 'updated'
       AND CASE WHEN folded THEN lower(before ->> field COLLATE "C") IN (SELECT key FROM person_key WHERE email)
           ELSE before ->> field IN (SELECT key FROM person_key WHERE NOT email) END
+      AND (kind <> 'contact' OR EXISTS (SELECT FROM person WHERE lives))
     GROUP BY seqno, record_no, domain_id, kind
 ),
 gone AS (
@@ -230,6 +234,25 @@ gone AS (
 )
 INSERT INTO erasure_count (erasure_id, place, seqno, items)
 SELECT %(erasure_id)s, 'values before, of ' || kind || 's', seqno, count(*) FROM gone GROUP BY kind, seqno
+
+-- name: left_contacts
+-- Nobody has the key, but contacts have had it, or what is gone had it and their external id: whether one of them is the
+-- person, people must say. In the batches that changed it or were rolled back.
+INSERT INTO erasure_count (erasure_id, place, seqno, items)
+SELECT %(erasure_id)s, 'LEFT: contact that had the key before and has another now', seqno, count(DISTINCT contact_id)
+FROM (
+    SELECT seqno, contact_id
+    FROM import_record JOIN import_batch USING (seqno, domain_id) JOIN contact ON contact_id = target_id
+    WHERE kind = 'contact' AND import_record.domain_id = %(domain_id)s AND outcome = 'updated'
+      AND (before ->> 'external_id' IN (SELECT key FROM person_key WHERE NOT person_key.email)
+           OR lower(before ->> 'email' COLLATE "C") IN (SELECT key FROM person_key WHERE person_key.email))
+    UNION ALL
+    SELECT seqno, contact.contact_id
+    FROM person JOIN rolled_back USING (contact_id) JOIN contact ON contact.external_id = rolled_back.external_id
+    WHERE domain_id = %(domain_id)s
+) AS had
+WHERE NOT EXISTS (SELECT FROM person WHERE lives)
+GROUP BY seqno
 
 -- name: erase_parked
 WITH gone AS (
