@@ -626,7 +626,7 @@ GUARDS = (
     Guard(
         "nothing is erased before all files were searched",
         f"{_ERASED}::test_a_batch_that_fails_while_files_are_searched_is_searched_as_well",
-        ("erasure.py", "        return None\n", "        pass\n"),
+        ("erasure.py", "    if not search.covers(", "    if False and not search.covers("),
     ),
     Guard(
         "the driver's text is not behind our errors",
