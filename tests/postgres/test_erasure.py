@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
+import unicodedata
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from rowledger import batches, contacts, db, erasure, ledger, pipeline, reference, reruns, roll_back
+from rowledger import (
+    batches,
+    contacts,
+    control,
+    db,
+    erasure,
+    lanes,
+    ledger,
+    pipeline,
+    reference,
+    reruns,
+    roll_back,
+)
 from rowledger.db import Connection, transaction
 from rowledger.erasure import Receipt
 from rowledger.errors import FileError, NotPossible, RecordRefused, UnknownCode
@@ -25,6 +41,17 @@ CANARY = "Quetzalcanary"
 @pytest.fixture
 def worker(connection: Connection, settings: Settings) -> pipeline.Worker:
     return pipeline.Worker(connection, settings, "tester")
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    """Also templates for external ids of any letters, and for contacts that are there already."""
+    folder = shutil.copytree(settings.templates, tmp_path / "templates")
+    text = (folder / "contacts.yml").read_text()
+    names = text.replace("    type: code\n    max_length: 40\n", "    max_length: 40\n", 1)
+    (folder / "names.yml").write_text(names)
+    (folder / "only_known.yml").write_text(text.replace("policies:\n", "policies:\n  mode: update_only\n"))
+    return replace(settings, templates=folder)
 
 
 def violated(connection: Connection) -> list[str]:
@@ -131,6 +158,140 @@ def test_what_roll_backs_have_kept_of_a_person_is_erased_too(
     assert refusal.value.constraint == "roll_back_kept"
 
 
+def rolled_back(worker: pipeline.Worker, batch: Batch) -> None:
+    roll_back.ask(worker.connection, batch.seqno, by="anna", why="wrong emails")
+    roll_back.work(worker, batch.seqno)
+
+
+def test_a_contact_that_was_rolled_back_is_found_by_every_key_of_the_person(
+    worker: pipeline.Worker, connection: Connection, settings: Settings, submit: Submit, work: Work,
+    everything: Callable[[], str],
+) -> None:  # fmt: skip
+    first = work(submit(f"{HEADER}P1,old.{CANARY}@example.com,{CANARY},{CANARY},,\n{OTHERS}"))
+    rolled_back(worker, first)
+    second = work(submit(f"{HEADER},OLD.{CANARY}@example.com,{CANARY},,,\n"))
+    rolled_back(worker, second)
+    work(submit(f"{HEADER}P1,right.{CANARY}@example.com,{CANARY},,,\n{OTHERS}"))
+    expected = erasure.forecast(worker, "DEMO", f"right.{CANARY}@example.com")
+    receipt = erasure.erase(worker, "DEMO", f"right.{CANARY}@example.com")
+    assert CANARY not in everything()
+    assert CANARY not in kept_files(settings)
+    for batch in (first, second):
+        assert counted(receipt)["records of roll backs", batch.seqno] == 1
+        assert counted(receipt)["uploaded files", batch.seqno] == 1
+    assert counted(receipt) == counted(expected)
+    assert violated(connection) == []
+
+
+def test_an_email_that_two_people_had_leads_to_no_other_key_of_the_second(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work, everything: Callable[[], str]
+) -> None:
+    rolled_back(worker, work(submit(f"{HEADER}P2,both.{CANARY}@example.com,{CANARY},,,\n{OTHERS}")))
+    work(submit(f"{HEADER}P2,p2@example.com,Second,Oslo,,\n"))
+    rolled_back(worker, work(submit(f"{HEADER}P3,both.{CANARY}@example.com,Third,,,\n")))
+    rolled_back(worker, work(submit(f"{HEADER}P3,p3@example.com,Third,,,\n")))
+    refused = work(submit(f"{HEADER}P2,nobody,Second,,,\nP3,nobody,Third,,,\n{OTHERS}"))
+    work(submit(f"{HEADER}P1,both.{CANARY}@example.com,Last,,,\n"))
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert CANARY not in everything()
+    assert contacts.profile(connection, "DEMO", "P2", 9).fields["city"] == "Oslo"
+    assert [r["raw"][0] for r in ledger.records(connection, refused.seqno) if r["raw"]] == ["P2", "P3"]
+    kept = _rows(connection, "SELECT removed FROM roll_back_record WHERE about = 'P3'")
+    assert [one["removed"]["fields"]["email"] for one in kept] == ["p3@example.com"]
+    assert counted(receipt)["contacts", None] == 1
+    assert violated(connection) == []
+
+
+def test_a_key_that_others_had_by_mistake_goes_from_what_they_had_before(
+    worker: pipeline.Worker, connection: Connection, settings: Settings, submit: Submit, work: Work,
+    everything: Callable[[], str],
+) -> None:  # fmt: skip
+    work(submit(f"{HEADER}O1,o1@example.com,Other,,,\nO2,o2@example.com,Other,,,\n"))
+    mistaken = work(submit(f"{HEADER}O1,{CANARY}@example.com,Other,,,\n{OTHERS[OTHERS.index('O3') :]}"))
+    rolled_back(worker, mistaken)
+    work(submit(f"{HEADER}O2,{CANARY}@example.com,Other,,,\n"))
+    mended = work(submit(f"{HEADER}O2,o2@example.com,Other,Oslo,,\n"))
+    work(submit(f"{HEADER}P1,{CANARY.lower()}@example.com,Last,,,\n"))
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert CANARY.lower() not in everything().lower()
+    assert counted(receipt)["values before, of contacts", mended.seqno] == 1
+    assert counted(receipt)["records of roll backs", mistaken.seqno] == 1
+    assert not Path(mistaken.file_path).exists()
+    assert contacts.profile(connection, "DEMO", "O1", 9).fields["email"] == "o1@example.com"
+    assert contacts.profile(connection, "DEMO", "O2", 9).fields["email"] == "o2@example.com"
+    rolled_back(worker, mended)
+    assert contacts.profile(connection, "DEMO", "O2", 9).fields["city"] is None
+    assert violated(connection) == []
+
+
+def test_who_had_the_key_before_and_has_another_now_stays_and_is_listed(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work
+) -> None:
+    first = work(submit(f"{HEADER}P1,old@example.com,{CANARY},,,\n{OTHERS}"))
+    changed = work(submit(f"{HEADER}P1,new@example.com,{CANARY},,,\n"))
+    place = "LEFT: contact that had the key before and has another now"
+    assert counted(erasure.erase(worker, "DEMO", "OLD@example.com")) == {(place, changed.seqno): 1}
+    (record,) = _rows(connection, f"SELECT before FROM import_record WHERE seqno = {changed.seqno}")
+    assert record["before"] == {"email": "old@example.com"}
+    rolled_back(worker, changed)
+    rolled_back(worker, first)
+    work(submit(f"{HEADER}P1,right@example.com,{CANARY},,,\n"))
+    receipt = counted(erasure.erase(worker, "DEMO", "old@example.com"))
+    assert receipt[place, first.seqno] == 1
+    assert receipt["records of roll backs", first.seqno] == 1
+    assert contacts.profile(connection, "DEMO", "P1", 9).fields["last_name"] == CANARY
+    assert violated(connection) == []
+
+
+def test_an_external_id_in_capitals_with_an_at_sign_is_erased_as_it_is_written(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work, everything: Callable[[], str]
+) -> None:
+    key = f"{CANARY}@Canary.example"
+    work(submit(f"{HEADER}{key},p1@example.com,Last,,,\nO1,o1@example.com,Other,,,\n"))
+    for contact in (key, "O1"):
+        linked = work(submit(f"Form ID;Sign-up date;Customer number\nC1;02-03-2026;{contact}\n", "contracts"))
+    removed = work(submit(f"Form ID;Sign-up date;Customer number\nC2;02-03-2026;{key}\n", "contracts"))
+    rolled_back(worker, removed)
+    receipt = erasure.erase(worker, "DEMO", "p1@example.com")
+    assert counted(receipt)["values before, of contracts", linked.seqno] == 1
+    assert counted(receipt)["records of roll backs", removed.seqno] == 1
+    assert CANARY not in everything()
+    assert violated(connection) == []
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_key_is_found_however_its_accents_are_written(
+    form: Literal["NFC", "NFD"], worker: pipeline.Worker, connection: Connection, settings: Settings, submit: Submit,
+    work: Work, everything: Callable[[], str],
+) -> None:  # fmt: skip
+    def written(text: str) -> str:
+        return unicodedata.normalize(form, text)
+
+    work(submit(f"{HEADER}José Việt,p1@example.com,Last,,,\n{OTHERS}", "names"))
+    refused = work(submit(written(f"{HEADER}José Việt,nobody,{CANARY},,,\n") + OTHERS, "names"))
+    uncut = work(submit(f'{HEADER}{written("José Việt")},"x"{CANARY},,,,\n{OTHERS}', "names"))
+    failed = submit(written(f"José Việt,{CANARY}\nO1,x\n"), "names")
+    unread = submit(written(f"{HEADER}José Việt,p1@example.com,{CANARY},,,\n"), "names")
+    with pytest.raises(FileError, match=CANARY):
+        pipeline.validate(worker, failed)
+    control.cancel(connection, unread, by="anna", why="x")
+    receipt = erasure.erase(worker, "DEMO", written("José Việt"))
+    for batch in (refused, uncut):
+        assert counted(receipt)["records of the ledger", batch.seqno] == 1
+    for seqno in (failed, unread):
+        assert counted(receipt)["uploaded files", seqno] == 1
+    assert CANARY not in everything() + kept_files(settings)
+
+
+def test_letters_that_an_encoding_does_not_have_are_not_left_out_of_a_key(
+    worker: pipeline.Worker, connection: Connection, submit: Submit
+) -> None:
+    unread = submit(f"{HEADER}7,p1@example.com,Other,,,\n")
+    control.cancel(connection, unread, by="anna", why="x")
+    with pytest.raises(UnknownCode):
+        erasure.erase(worker, "DEMO", "Ж7")
+
+
 def test_a_batch_of_the_person_can_be_rolled_back_afterwards_and_brings_nobody_back(
     worker: pipeline.Worker, connection: Connection, submit: Submit, work: Work
 ) -> None:
@@ -226,6 +387,169 @@ def test_a_batch_that_ends_while_files_are_searched_is_erased_as_well(
     monkeypatch.setattr(erasure, "_naming", late)
     receipt = erasure.erase(worker, "DEMO", "P1")
     assert counted(receipt)["records of the ledger", waiting] == 2
+    assert CANARY not in everything()
+    assert violated(connection) == []
+
+
+def test_a_batch_that_fails_while_files_are_searched_is_searched_as_well(
+    worker: pipeline.Worker, connection: Connection, settings: Settings, submit: Submit, work: Work,
+    everything: Callable[[], str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    work(submit(f"{HEADER}P1,p1@example.com,Last,,,\n{OTHERS}"))
+    late, other = (
+        submit(f"{HEADER}{first}{''.join(f'Q{n},nobody,x,,,{chr(10)}' for n in range(9))}")
+        for first in (f"P1,p1@example.com,{CANARY},,,\n", "O1,o1@example.com,Other,,,\n")
+    )
+    search, looks = erasure._naming, [late, other]
+
+    def meanwhile(*given: Any) -> list[int]:
+        if looks:
+            assert work(looks.pop(0)).error_rule == "too_many_rejects"
+        return search(*given)
+
+    monkeypatch.setattr(erasure, "_naming", meanwhile)
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert looks == []
+    assert counted(receipt)["uploaded files", late] == 1
+    assert not [one for one in receipt.counts if one.place.startswith("LEFT") or one.seqno == other]
+    assert CANARY not in everything() + kept_files(settings)
+    assert Path(batches.get(connection, other).file_path).exists()
+    assert violated(connection) == []
+
+
+def test_what_would_be_erased_is_looked_for_again_as_well(
+    worker: pipeline.Worker,
+    connection: Connection,
+    submit: Submit,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work(submit(f"{HEADER}P1,p1@example.com,Last,,,\n{OTHERS}"))
+    covers, looks = erasure._Search.covers, [1, 2]
+    monkeypatch.setattr(
+        erasure._Search, "covers", lambda *given: not (looks and looks.pop()) and covers(*given)
+    )
+    expected = erasure.forecast(worker, "DEMO", "P1")
+    assert looks == []
+    assert counted(expected) == counted(erasure.erase(worker, "DEMO", "P1"))
+
+
+def test_a_key_that_the_person_gets_while_files_are_searched_is_searched_for(
+    worker: pipeline.Worker, connection: Connection, settings: Settings, submit: Submit, work: Work,
+    everything: Callable[[], str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    work(submit(f"{HEADER}P1,p1@example.com,Last,,,\n{OTHERS}"))
+    refused = work(submit(f"{HEADER}X,new@example.com,,{CANARY},,\n{OTHERS}"))
+    unread = submit(f"{HEADER}Y,new@example.com,{CANARY},,,\n")
+    control.cancel(connection, unread, by="anna", why="x")
+    changing = submit(f"{HEADER}P1,new@example.com,Last,,,\n")
+    search, looks = erasure._naming, [changing]
+
+    def meanwhile(*given: Any) -> list[int]:
+        if looks:
+            assert work(looks.pop()).counts["updated"] == 1
+        return search(*given)
+
+    monkeypatch.setattr(erasure, "_naming", meanwhile)
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert refused.counts["rejected"] == 1
+    assert counted(receipt)["records of the ledger", refused.seqno] == 1
+    assert counted(receipt)["uploaded files", unread] == 1
+    assert CANARY not in everything() + kept_files(settings)
+
+
+def test_a_batch_that_ends_while_records_are_looked_for_is_listed(
+    worker: pipeline.Worker,
+    connection: Connection,
+    submit: Submit,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work(submit(f"{HEADER}P1,p1@example.com,Last,,,\n{OTHERS}"))
+    waiting = submit("F1;02-02-2026;20;P1;\nF9;02-02-2026;20;P1;\n", "result_codes")
+    look, looks = erasure._find, []
+
+    def meanwhile(*given: Any) -> list[int]:
+        looks.append(look(*given))
+        if len(looks) == 2:
+            with closing(db.connect(connection.url)) as another:
+                assert pipeline.work(replace(worker, connection=another), waiting).counts["rejected"] == 1
+        return looks[-1]
+
+    monkeypatch.setattr(erasure, "_find", meanwhile)
+    receipt = erasure.erase(worker, "DEMO", "P1")
+    assert batches.get(connection, waiting).succeeded
+    assert counted(receipt)["LEFT: batch that has not ended", waiting] == 0
+
+
+def test_where_the_load_of_a_failed_batch_had_come_to_is_forgotten(
+    worker: pipeline.Worker,
+    connection: Connection,
+    settings: Settings,
+    submit: Submit,
+    everything: Callable[[], str],
+) -> None:
+    seqno = submit(f"{HEADER}{CANARY},p1@example.com,Last,,,\n")
+    batch = pipeline.validate(worker, seqno)
+    batch = worker.claim(seqno, "load")
+    with transaction(connection) as cursor:
+        lanes.cut(cursor, batch, 1)
+        (lane,) = lanes.of(cursor, batch)
+        lanes.mark(cursor, batch, lane, f"0:{CANARY}")
+        unprocessed = ledger.add_unprocessed(cursor, batch, batch.records_in_file or 0)
+        batches.fail(cursor, batch, "tester", "set_up", "Something was wrong.", unprocessed)
+    assert CANARY in everything()
+    receipt = erasure.erase(worker, "DEMO", CANARY)
+    assert counted(receipt)["marks of the load", seqno] == 1
+    assert CANARY not in everything()
+    assert violated(connection) == []
+
+
+def test_what_is_staged_and_said_of_the_person_goes_although_the_file_is_gone(
+    worker: pipeline.Worker, connection: Connection, submit: Submit, everything: Callable[[], str]
+) -> None:
+    text = f"{HEADER}P1,{CANARY}@example.com,{CANARY},,,\n"
+    wrong, staged, other = (
+        submit(f"P1,{CANARY}@example.com\nO1,x\n"),
+        submit(text),
+        submit(f"{HEADER}{OTHERS}"),
+    )
+    with pytest.raises(FileError, match=CANARY):
+        pipeline.validate(worker, wrong)
+    for seqno in (staged, other):
+        pipeline.validate(worker, seqno)
+        batch = worker.claim(seqno, "load")
+        with transaction(connection) as cursor:
+            unprocessed = ledger.add_unprocessed(cursor, batch, batch.records_in_file or 0)
+            batches.fail(cursor, batch, "tester", "set_up", "Something was wrong.", unprocessed)
+    with transaction(connection) as cursor:
+        cursor.execute(
+            "INSERT INTO import_batch_removed (seqno, what, why, finished_at) SELECT seqno, 'file', 'retention', now() FROM import_batch"
+        )
+    receipt = erasure.erase(worker, "DEMO", f"{CANARY}@example.com")
+    assert counted(receipt) == {
+        ("staging tables", staged): 1, ("sentences of batches", wrong): 1, ("events of batches", wrong): 1,
+    }  # fmt: skip
+    assert CANARY not in everything()
+    assert violated(connection) == []
+
+
+def test_what_reasons_say_of_the_person_goes_although_the_cells_were_never_there(
+    worker: pipeline.Worker,
+    connection: Connection,
+    settings: Settings,
+    submit: Submit,
+    everything: Callable[[], str],
+) -> None:
+    seqno = submit(f"{HEADER}{CANARY},,Last,,,\n", "only_known")
+    pipeline.validate(worker, seqno)
+    pipeline.load(worker, seqno)
+    batch = worker.claim(seqno, "close")
+    with transaction(connection) as cursor:
+        batches.fail(cursor, batch, "tester", "set_up", "Something was wrong.", 0)
+    assert CANARY in everything()
+    receipt = erasure.erase(worker, "DEMO", CANARY)
+    assert counted(receipt)["records of the ledger", seqno] == 1
     assert CANARY not in everything()
     assert violated(connection) == []
 
