@@ -146,13 +146,14 @@ SELECT pg_advisory_xact_lock(hashtextextended('rowledger batch', %(seqno)s))
 SELECT pg_advisory_xact_lock_shared(hashtextextended('rowledger batch', %(seqno)s))
 
 -- name: lock
+-- Not FOR UPDATE: a replay that has its turn refers to the batch, and whoever has the batch may want that turn next.
 SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash,
        (SELECT finished_at FROM import_batch_roll_back AS r WHERE r.seqno = import_batch.seqno) AS rolled_back_at
 FROM import_batch
 JOIN domain USING (domain_id)
 JOIN template_version USING (template_hash)
 WHERE seqno = %(seqno)s
-FOR UPDATE OF import_batch
+FOR NO KEY UPDATE OF import_batch
 
 -- name: claim
 UPDATE import_batch
