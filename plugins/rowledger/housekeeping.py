@@ -165,6 +165,10 @@ def _drop_volume(worker: Worker, domain: _Domain, volume: dict[str, Any]) -> boo
     try:
         with transaction(worker.connection) as cursor:
             cursor.execute(_SQL["impatience"])
+            _one_decides(cursor, domain.domain_id)
+            # Another run may have dropped it, and somebody asked for a roll back, since it was noted.
+            if row(cursor, _SQL["still_to_drop"], volume | {"domain_id": domain.domain_id}) is None:
+                return False
             if not worker.connection.trial:
                 name = sql.Identifier(*volume["name"].split("."))
                 cursor.execute(sql.SQL(_SQL["drop_volume"]).format(name=name))
@@ -216,6 +220,8 @@ def _decide_some(worker: Worker, asked: dict[str, Any]) -> tuple[int, int, int] 
         if not seqnos:
             return None
         _fence(cursor, seqnos)
+        if asked["what"] == "ledger":
+            _one_decides(cursor, asked["domain_id"])
         # A statement of its own: it sees what was committed while the one before waited.
         found = row(cursor, sql.SQL(_SQL["decide"]).format(quiet=quiet), asked | {"seqnos": seqnos})
         assert found
@@ -226,6 +232,12 @@ def _fence(cursor: Cursor, seqnos: list[int]) -> None:
     """Not on trial: a server has place for some thousands of locks a transaction, not for those of all batches."""
     if not cursor.connection.trial:  # type: ignore[attr-defined]
         cursor.execute(_SQL["fences"], {"seqnos": seqnos})
+
+
+def _one_decides(cursor: Cursor, domain_id: int) -> None:
+    """No roll back is asked for in the domain meanwhile. After the fences, as whoever asks; not on trial, as these."""
+    if not cursor.connection.trial:  # type: ignore[attr-defined]
+        cursor.execute(queries("roll_back")["one_decides"], {"domain_id": domain_id})
 
 
 def _finish(worker: Worker, domain: _Domain, what: str, do: Callable[[Worker, int, int], None]) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,82 @@ def test_a_volume_stays_as_long_as_a_roll_back_of_its_domain_is_under_way(
 
 
 @pytest.fixture
+def corrected(
+    connection: Connection, ended: Callable[..., Batch], submit: Submit, work: Work, span_over: Callable[[], int]
+) -> Batch:  # fmt: skip
+    """A batch that created K1, in a young volume; the batch that corrected K1 since is in an old one."""
+    later = submit(CONTACTS.replace("One", "Corrected"))
+    span_over()
+    first = work(submit(CONTACTS))
+    work(later)
+    age(connection, later, 31)
+    age(connection, first.seqno, 32)
+    return batches.get(connection, first.seqno)
+
+
+def last_name(connection: Connection) -> str | None:
+    with transaction(connection) as cursor:
+        found = row(cursor, "SELECT last_name FROM contact WHERE external_id = 'K1'")
+        return found and found["last_name"]
+
+
+def test_a_roll_back_that_is_asked_for_right_before_it_is_decided_knows_what_came_later(
+    worker: pipeline.Worker, connection: Connection, corrected: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = housekeeping._decide
+
+    def asked_for(*told: Any) -> housekeeping.Removed:
+        if told[2] == "ledger":
+            roll_back.ask(connection, corrected.seqno, by="anna", why="wrong file")
+        return decide(*told)
+
+    monkeypatch.setattr(housekeeping, "_decide", asked_for)
+    housekeeping.clean(worker, KEEP)
+    done = roll_back.work(worker, corrected.seqno)
+    assert (done.restored, done.spared) == (0, 1)
+    assert last_name(connection) == "Corrected"
+    assert violated(connection) == []
+
+
+def test_whoever_decides_waits_for_whoever_is_asking_for_a_roll_back(
+    worker: pipeline.Worker, connection: Connection, corrected: Batch, reader: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    note, cleaning = batches.note, list[Future[Any]]()
+    with ThreadPoolExecutor(1) as pool:
+
+        def before_it_commits(cursor: db.Cursor, *told: Any) -> None:
+            note(cursor, *told)
+            cleaning.append(pool.submit(housekeeping.clean, worker, KEEP))
+            waits_for_lock(cursor, cleaning[0])
+
+        with monkeypatch.context() as patched:
+            patched.setattr(batches, "note", before_it_commits)
+            roll_back.ask(reader, corrected.seqno, by="anna", why="wrong file")
+        cleaning[0].result(60)
+    done = roll_back.work(worker, corrected.seqno)
+    assert (done.restored, done.spared) == (0, 1)
+    assert last_name(connection) == "Corrected"
+
+
+def test_whoever_asks_for_a_roll_back_waits_for_whoever_decides(
+    worker: pipeline.Worker, connection: Connection, corrected: Batch, reader: Connection
+) -> None:
+    """And is told, if what came later is not kept any more."""
+    asked = {"domain_id": domain_id(connection, "DEMO")}
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(connection) as cursor:
+            housekeeping._one_decides(cursor, asked["domain_id"])
+            asking = pool.submit(roll_back.ask, reader, corrected.seqno, by="anna", why="wrong file")
+            waits_for_lock(cursor, asking)
+            cursor.execute(
+                "INSERT INTO import_batch_removed (seqno, what, why, days) VALUES (1, 'ledger', 'retention', 30)"
+            )
+        with pytest.raises(NotPossible, match="import batch 1 ended after it had begun"):
+            asking.result(60)
+
+
+@pytest.fixture
 def reader(database_url: str) -> Iterator[Connection]:
     """Somebody who reads the old volume, and takes their time."""
     with contextlib.closing(db.connect(database_url)) as other:
@@ -435,6 +512,31 @@ def test_a_volume_that_somebody_reads_goes_the_next_time_and_is_not_shown_until_
     with pytest.raises(NotPossible, match="are not kept any more"):
         roll_back.ask(connection, batch.seqno, by="anna", why="x")
     assert told(housekeeping.clean(worker, Retention())) == DROPPED | {"records of the ledger": 2}
+    assert violated(connection) == []
+
+
+def test_of_two_who_keep_house_at_once_the_second_finds_the_volume_gone(
+    worker: pipeline.Worker, connection: Connection, ended: Callable[..., Batch], span_over: Callable[[], int],
+    reader: Connection, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    ended()
+    span_over()
+    drop, first = housekeeping._drop_volume, list[dict[str, int]]()
+
+    def late(*asked: Any) -> bool:
+        """Both have read what is noted; the other one has dropped it by now."""
+        monkeypatch.setattr(housekeeping, "_drop_volume", drop)
+        first.append(told(housekeeping.clean(dataclasses.replace(worker, connection=reader), KEEP)))
+        return drop(*asked)
+
+    monkeypatch.setattr(housekeeping, "_drop_volume", late)
+    housekeeping.clean(worker, KEEP)
+    (dropped,) = first
+    assert dropped.items() >= DROPPED.items()
+    with transaction(connection) as cursor:
+        assert rows(
+            cursor, "SELECT count(*) AS n FROM housekeeping_removed WHERE what = 'volumes of the ledger'"
+        ) == [{"n": 1}]
     assert violated(connection) == []
 
 
