@@ -309,7 +309,9 @@ def _sweep(worker: Worker) -> Iterator[Removed]:
     A file that was kept within a day may be about to become a batch. Raises SetupError if the folder is another one's.
     """
     place, scratch = worker.settings.uploads, worker.settings.scratch
-    unneeded, known = _unneeded(worker, uploads.kept(place))
+    a_day_ago = time.time() - uploads.ORPHAN_SECONDS
+    unneeded, known = _unneeded(worker, uploads.kept(place), a_day_ago)
+    let_go = partial(batches.let_file_go, worker.connection, place, kept_before=a_day_ago)
     for what, vanished in (("files", False), ("vanished uploads", True)):
         some = [one for one, never in unneeded if never is vanished]
         if vanished and len(some) >= FEW_FILES and len(some) > known:
@@ -317,16 +319,18 @@ def _sweep(worker: Worker) -> Iterator[Removed]:
                 f"{len(some):,} of the kept files in {place} belong to no batch of this database, {known:,} do. "
                 f"Nothing of them was removed: is it the right database?"
             )
-        gone = [one for one in some if worker.connection.trial or uploads.remove(place, one.sha256)]
+        gone = [one for one in some if worker.connection.trial or let_go(one.sha256)]
         yield from _told(Removed(None, what, len(gone), sum(one.bytes for one in gone)))
     if not worker.connection.trial:
         left = [*uploads.reap(place), *uploads.reap(scratch, "*")]
         yield from _told(Removed(None, "half files", len(left), sum(left)))
 
 
-def _unneeded(worker: Worker, kept: Iterator[uploads.Kept]) -> tuple[list[tuple[uploads.Kept, bool]], int]:
+def _unneeded(
+    worker: Worker, kept: Iterator[uploads.Kept], kept_before: float
+) -> tuple[list[tuple[uploads.Kept, bool]], int]:
     """The files that no batch needs, each with whether none was ever made of it; how many files have or had a batch."""
-    found, known, now = [], 0, time.time()
+    found, known = [], 0
     while some := list(itertools.islice(kept, SIZE * 10)):
         with transaction(worker.connection) as cursor:
             asked = {"sha256s": [one.sha256 for one in some]}
@@ -335,6 +339,6 @@ def _unneeded(worker: Worker, kept: Iterator[uploads.Kept]) -> tuple[list[tuple[
         found += [
             (one, told[one.sha256]["vanished"])
             for one in some
-            if not told[one.sha256]["needed"] and now - one.kept_at > uploads.ORPHAN_SECONDS
+            if not told[one.sha256]["needed"] and one.kept_at < kept_before
         ]
     return found, known

@@ -3,6 +3,16 @@ INSERT INTO template_version (template_hash, name, kind, source, suite_hash)
 VALUES (%(template_hash)s, %(name)s, %(kind)s, %(source)s, %(suite_hash)s)
 ON CONFLICT (template_hash) DO NOTHING
 
+-- name: alone_with_file
+-- Whoever makes a batch of a kept file, and whoever lets the file go, come one after the other.
+SELECT pg_advisory_xact_lock(hashtextextended('rowledger file ' || %(sha256)s, 0))
+
+-- name: needed
+SELECT EXISTS (
+    SELECT FROM import_batch AS b
+    WHERE file_sha256 = %(sha256)s
+      AND NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = b.seqno AND gone.what = 'file')) AS needed
+
 -- name: same_file
 SELECT seqno, file_name
 FROM import_batch
