@@ -149,6 +149,8 @@ def _volumes(worker: Worker, domain: _Domain, days: int | None) -> Iterator[Remo
             _decide(worker, domain, "ledger", days, volume["first_seqno"], volume["end_seqno"])
     with transaction(worker.connection) as cursor:
         noted = rows(cursor, _SQL["volumes_to_drop"], asked)
+    for volume in noted if not worker.connection.trial else ():
+        _strip_roll_backs(worker, domain, volume)
     gone = [volume for volume in noted if _drop_volume(worker, domain, volume)]
     records, size = (sum(volume[what] for volume in gone) for what in ("records", "bytes"))
     yield from _told(Removed(domain.code, "volumes of the ledger", len(gone), size))
@@ -159,6 +161,15 @@ _WAITED_FOR = (
     "The ledger of domain %s from import batch %s to %s is kept, as records of import batch %s still wait; "
     "see: rowledger parked, rowledger give-up"
 )
+
+
+def _strip_roll_backs(worker: Worker, domain: _Domain, volume: dict[str, Any]) -> None:
+    """Remove what roll backs have kept of a volume that is about to go; that takes longer than to drop it."""
+    with transaction(worker.connection) as cursor:
+        found = rows(cursor, _SQL["rolled_back"], volume | {"domain_id": domain.domain_id})
+    for one in found:
+        for after, upto in _chunks(one["mark"]):
+            again(worker, partial(_run, worker, one["seqno"], ("strip_roll_back",), after, upto))
 
 
 def _drop_volume(worker: Worker, domain: _Domain, volume: dict[str, Any]) -> bool:
@@ -261,11 +272,16 @@ def _finished(worker: Worker, seqno: int, what: str) -> int:
 
 def _strip(worker: Worker, seqno: int, records: int) -> None:
     """Remove the cells of the refused records of a batch, and what reasons and sentences quote of them."""
-    size = SIZE * 100
-    for after in range(0, records, size):
-        again(worker, partial(_run, worker, seqno, ("strip_records", "strip_parked"), after, after + size))
+    for after, upto in _chunks(records):
+        again(worker, partial(_run, worker, seqno, ("strip_records", "strip_parked"), after, upto))
     again(worker, partial(_run, worker, seqno, ("strip_examples", "strip_message", "strip_events")))
     log.info("Import batch %s: the cells of its refused records are removed", seqno)
+
+
+def _chunks(records: int) -> Iterator[tuple[int, int]]:
+    """The records of a batch in pieces: the number before each, and its last."""
+    size = SIZE * 100
+    return ((after, after + size) for after in range(0, records, size))
 
 
 def _run(worker: Worker, seqno: int, names: tuple[str, ...], after: int = 0, upto: int = 0) -> None:

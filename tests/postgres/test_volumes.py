@@ -443,6 +443,7 @@ def test_a_roll_back_that_is_asked_for_right_before_it_is_decided_knows_what_cam
 
     monkeypatch.setattr(housekeeping, "_decide", asked_for)
     housekeeping.clean(worker, KEEP)
+    assert "ledger" not in batches.removed(connection, 1)
     done = roll_back.work(worker, corrected.seqno)
     assert (done.restored, done.spared) == (0, 1)
     assert last_name(connection) == "Corrected"
@@ -465,6 +466,7 @@ def test_whoever_decides_waits_for_whoever_is_asking_for_a_roll_back(
             patched.setattr(batches, "note", before_it_commits)
             roll_back.ask(reader, corrected.seqno, by="anna", why="wrong file")
         cleaning[0].result(60)
+    assert "ledger" not in batches.removed(connection, 1)
     done = roll_back.work(worker, corrected.seqno)
     assert (done.restored, done.spared) == (0, 1)
     assert last_name(connection) == "Corrected"
@@ -651,6 +653,61 @@ def test_a_roll_back_that_is_done_is_told_also_when_the_records_are_gone(
     assert told(housekeeping.clean(worker, KEEP)).items() >= DROPPED.items()
     assert roll_back.ask(connection, batch.seqno, by="bert", why="again") == done
     assert violated(connection) == []
+
+
+def test_what_roll_backs_have_kept_goes_with_the_ledger_and_what_they_did_stays(
+    worker: pipeline.Worker, connection: Connection, ended: Callable[..., Batch], span_over: Callable[[], int],
+    everything: Callable[[], str],
+) -> None:  # fmt: skip
+    header = "Customer number,Email,Last name\n"
+    batch = ended(header + "canary1,canary1@example.com,Canary\ncanary2,canary2@example.com,Canary\n")
+    ended(header + "canary2,new@example.com,Canary\n")
+    ended(header + "C3,canary2@example.com,Other\n")
+    changed = ended(header + "C3,c3@example.com,Canary\n")
+    for seqno in (changed.seqno, batch.seqno):
+        roll_back.ask(connection, seqno, by="anna", why="wrong file")
+        roll_back.work(worker, seqno)
+    kept = rolled_back(connection)
+    assert [(one["about"], one["result"]) for one in kept] == [
+        ("canary1", "restored"), ("canary2", "spared"), ("C3", "restored")]  # fmt: skip
+    span_over()
+    housekeeping.forecast(worker, KEEP)
+    assert rolled_back(connection) == kept
+    with transaction(connection) as cursor:  # whose own fields are not what this is about
+        cursor.execute("UPDATE contact SET external_id = 'x' || contact_id, email = NULL, last_name = NULL")
+    assert told(housekeeping.clean(worker, KEEP)).items() >= DROPPED.items()
+    assert "canary" not in everything().lower()
+    assert rolled_back(connection) == [
+        one | {"about": "erased", "removed": {} if one["removed"] else None} for one in kept
+    ]
+    assert "removed_of_roll_backs" not in violated(connection)
+
+
+def rolled_back(connection: Connection) -> list[dict[str, Any]]:
+    with transaction(connection) as cursor:
+        return rows(cursor, "SELECT * FROM roll_back_record ORDER BY seqno, record_no")
+
+
+def test_what_roll_backs_had_kept_of_ledgers_that_were_dropped_before_goes_at_once(
+    database_before: Callable[[str], AbstractContextManager[Connection]],
+) -> None:
+    with database_before("0029") as connection:
+        with transaction(connection) as cursor:
+            cursor.execute("INSERT INTO domain (code, name) VALUES ('DEMO', 'Demo'), ('OTHER', 'Other')")
+            cursor.execute(BEFORE.partition("INSERT INTO import_record")[0])
+            cursor.execute(
+                "INSERT INTO import_batch_roll_back (seqno, asked_by, why) VALUES (1, 'anna', 'x'), (2, 'anna', 'x')"
+            )
+            cursor.execute(
+                "INSERT INTO roll_back_record (seqno, record_no, target_id, about, result, removed)"
+                " VALUES (1, 1, 1, 'K1', 'restored', '{\"fields\": {}}'), (2, 1, 2, 'K2', 'restored', '{\"fields\": {}}')"
+            )
+            cursor.execute(
+                "INSERT INTO import_batch_removed (seqno, what, why, days, finished_at) VALUES (1, 'ledger', 'retention', 9, now())"
+            )
+        assert "0029_roll_backs_not_kept.sql" in db.migrate(connection)
+        assert [(one["about"], one["removed"]) for one in rolled_back(connection)] == [
+            ("erased", {}), ("K2", {"fields": {}})]  # fmt: skip
 
 
 def test_a_failed_batch_cannot_be_opened_again(

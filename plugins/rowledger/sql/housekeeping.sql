@@ -92,6 +92,22 @@ CROSS JOIN LATERAL (
 WHERE domain_id = %(domain_id)s AND removed_at IS NULL AND noted
 ORDER BY first_seqno
 
+-- name: rolled_back
+-- The batches of a volume that were rolled back, and up to which record.
+SELECT seqno, mark
+FROM import_batch_roll_back JOIN import_batch USING (seqno)
+WHERE domain_id = %(domain_id)s AND seqno >= %(first_seqno)s AND seqno < %(end_seqno)s
+ORDER BY seqno
+
+-- name: strip_roll_back
+-- What a roll back has kept of a target, as if it had been about somebody who was erased. That it was done stays.
+UPDATE roll_back_record
+SET about = CASE WHEN about IS NOT NULL THEN 'erased' END,
+    detail = CASE WHEN detail IS NOT NULL THEN 'erased' END,
+    removed = CASE WHEN removed IS NOT NULL THEN jsonb '{}' END
+WHERE seqno = %(seqno)s AND record_no > %(after)s AND record_no <= %(upto)s
+  AND (about <> 'erased' OR detail <> 'erased' OR removed <> '{}')
+
 -- name: impatience
 -- Whoever reads the old span waits no longer than this. Longer than a deadlock timeout, after which an autovacuum gives way.
 SET LOCAL lock_timeout = '2s'
