@@ -20,9 +20,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from rowledger import domains, staging
+from rowledger import domains, staging, uploads
 from rowledger.db import Connection, Cursor, queries, row, rows, savepoint, transaction
 from rowledger.errors import (
     DuplicateUpload,
@@ -35,6 +36,7 @@ from rowledger.errors import (
     UnknownCode,
 )
 from rowledger.model import Batch, BatchStatus, Outcome, Part, Reason
+from rowledger.stores import Store
 from rowledger.templates import ImportTemplate
 from rowledger.uploads import Upload
 
@@ -74,7 +76,9 @@ def register(
     key: RequestKey | None = None,
     also: Callable[[Cursor, int], None] | None = None,
 ) -> int:
-    """Make a waiting batch of an upload; returns its seqno. Raises UnknownCode, DuplicateUpload or KeyReused.
+    """Make a waiting batch of an upload; returns its seqno.
+
+    Raises UnknownCode, DuplicateUpload or KeyReused; TryAgain if somebody has let its file go since it was kept.
 
     ``parent_seqno`` is the batch whose records are taken once more, which is an ``event`` of that batch. A ``seqno`` is
     chosen by dry runs only. An upload with a ``key`` that was sent before is the batch that it became then. ``also``
@@ -85,10 +89,9 @@ def register(
         if sent:
             return sent
         domain_id = _chosen(cursor, template, domain, origins, subscriptions)
-        if not again:  # two uploads of one file at once must not both believe to be the first
-            cursor.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (upload.sha256, domain_id)
-            )
+        if not connection.trial:
+            # Two uploads of one file at once must not both believe to be the first, nor is it let go meanwhile.
+            cursor.execute(_SQL["alone_with_file"], {"sha256": upload.sha256})
         cursor.execute(
             _SQL["keep_template"],
             {"template_hash": template.hash, "name": template.name, "kind": template.kind,
@@ -98,6 +101,8 @@ def register(
         earlier = None if again else row(cursor, _SQL["same_file"], same)
         if earlier:
             raise DuplicateUpload(earlier["seqno"], upload.file_name)
+        if not upload.is_there:
+            raise TryAgain(f'The file "{upload.file_name}" was let go at this moment; upload it again.')
         new = row(
             cursor,
             _SQL["register"],
@@ -117,6 +122,25 @@ def register(
         if also:
             also(cursor, seqno)
         return seqno
+
+
+def let_file_go(
+    connection: Connection, place: Path | Store, sha256: str, kept_before: float | None = None
+) -> bool:
+    """Remove a kept file unless a batch needs it, or it was kept since a moment that is given; whether it was removed.
+
+    Who has kept it and is about to make a batch of it is told by ``register``. Raises as ``uploads.remove`` does.
+    """
+    with transaction(connection) as cursor:
+        cursor.execute(_SQL["alone_with_file"], {"sha256": sha256})
+        # A statement of its own: it sees what was committed while the one before waited.
+        found = row(cursor, _SQL["needed"], {"sha256": sha256})
+        assert found
+        if found["needed"]:
+            return False
+        if kept_before is not None and (uploads.kept_at(place, sha256) or 0) >= kept_before:
+            return False
+        return uploads.remove(place, sha256)
 
 
 def uploaded_before(connection: Connection, sha256: str, template: ImportTemplate, domain: str) -> int | None:

@@ -90,7 +90,7 @@ def erase(worker: Worker, domain: str, key: str) -> Receipt:
     with transaction(worker.connection) as cursor:
         unneeded = rows(cursor, _SQL["unneeded_files"], {"erasure_id": receipt.erasure_id})
     for one in unneeded:  # should this be killed, housekeeping does the rest
-        uploads.remove(worker.settings.uploads, one["sha256"])
+        batches.let_file_go(worker.connection, worker.settings.uploads, one["sha256"])
     return receipt
 
 

@@ -53,20 +53,25 @@ def let_go(connection: Connection, domain_id: int, days: int) -> Iterator[LetGo]
     for one in due:
         try:
             with transaction(connection) as cursor:
-                gone = _let_go(cursor, one | {"domain_id": domain_id}, connection.trial)
+                gone = _let_go(cursor, one | {"domain_id": domain_id, "days": days}, connection.trial)
         except TryAgain as busy:
             if connection.closed:
                 raise
             log.info("The %s is in use; it goes the next time. %s", one["history"].replace("_", " "), busy)
             continue
-        yield gone
+        if gone:
+            yield gone
 
 
-def _let_go(cursor: Cursor, due: dict[str, Any], trial: bool) -> LetGo:
+def _let_go(cursor: Cursor, due: dict[str, Any], trial: bool) -> LetGo | None:
     history = due["history"]
     due = due | {"bound": _BOUND[history].format(due["first_day"])}
     for kind in () if trial else _LOCKED[history]:
         cursor.execute(queries("loading")["lock"], due | {"kind": kind})
+    # Another run may have done it, and somebody asked for a roll back, while the locks were waited for.
+    now_due = [(one["history"], one["first_day"]) for one in rows(cursor, _SQL["due"], due)]
+    if (history, due["first_day"]) not in now_due:
+        return None
     volumes = rows(cursor, _SQL["volumes"], due)
     names = {"history": sql.Identifier(history), "day": sql.Identifier(_DAY[history])}
     tables = [sql.Identifier(*one["name"].split(".")) for one in volumes]

@@ -149,6 +149,8 @@ def _volumes(worker: Worker, domain: _Domain, days: int | None) -> Iterator[Remo
             _decide(worker, domain, "ledger", days, volume["first_seqno"], volume["end_seqno"])
     with transaction(worker.connection) as cursor:
         noted = rows(cursor, _SQL["volumes_to_drop"], asked)
+    for volume in noted if not worker.connection.trial else ():
+        _strip_roll_backs(worker, domain, volume)
     gone = [volume for volume in noted if _drop_volume(worker, domain, volume)]
     records, size = (sum(volume[what] for volume in gone) for what in ("records", "bytes"))
     yield from _told(Removed(domain.code, "volumes of the ledger", len(gone), size))
@@ -161,10 +163,23 @@ _WAITED_FOR = (
 )
 
 
+def _strip_roll_backs(worker: Worker, domain: _Domain, volume: dict[str, Any]) -> None:
+    """Remove what roll backs have kept of a volume that is about to go; that takes longer than to drop it."""
+    with transaction(worker.connection) as cursor:
+        found = rows(cursor, _SQL["rolled_back"], volume | {"domain_id": domain.domain_id})
+    for one in found:
+        for after, upto in _chunks(one["mark"]):
+            again(worker, partial(_run, worker, one["seqno"], ("strip_roll_back",), after, upto))
+
+
 def _drop_volume(worker: Worker, domain: _Domain, volume: dict[str, Any]) -> bool:
     try:
         with transaction(worker.connection) as cursor:
             cursor.execute(_SQL["impatience"])
+            _one_decides(cursor, domain.domain_id)
+            # Another run may have dropped it, and somebody asked for a roll back, since it was noted.
+            if row(cursor, _SQL["still_to_drop"], volume | {"domain_id": domain.domain_id}) is None:
+                return False
             if not worker.connection.trial:
                 name = sql.Identifier(*volume["name"].split("."))
                 cursor.execute(sql.SQL(_SQL["drop_volume"]).format(name=name))
@@ -216,6 +231,8 @@ def _decide_some(worker: Worker, asked: dict[str, Any]) -> tuple[int, int, int] 
         if not seqnos:
             return None
         _fence(cursor, seqnos)
+        if asked["what"] == "ledger":
+            _one_decides(cursor, asked["domain_id"])
         # A statement of its own: it sees what was committed while the one before waited.
         found = row(cursor, sql.SQL(_SQL["decide"]).format(quiet=quiet), asked | {"seqnos": seqnos})
         assert found
@@ -226,6 +243,12 @@ def _fence(cursor: Cursor, seqnos: list[int]) -> None:
     """Not on trial: a server has place for some thousands of locks a transaction, not for those of all batches."""
     if not cursor.connection.trial:  # type: ignore[attr-defined]
         cursor.execute(_SQL["fences"], {"seqnos": seqnos})
+
+
+def _one_decides(cursor: Cursor, domain_id: int) -> None:
+    """No roll back is asked for in the domain meanwhile. After the fences, as whoever asks; not on trial, as these."""
+    if not cursor.connection.trial:  # type: ignore[attr-defined]
+        cursor.execute(queries("roll_back")["one_decides"], {"domain_id": domain_id})
 
 
 def _finish(worker: Worker, domain: _Domain, what: str, do: Callable[[Worker, int, int], None]) -> int:
@@ -249,11 +272,16 @@ def _finished(worker: Worker, seqno: int, what: str) -> int:
 
 def _strip(worker: Worker, seqno: int, records: int) -> None:
     """Remove the cells of the refused records of a batch, and what reasons and sentences quote of them."""
-    size = SIZE * 100
-    for after in range(0, records, size):
-        again(worker, partial(_run, worker, seqno, ("strip_records", "strip_parked"), after, after + size))
+    for after, upto in _chunks(records):
+        again(worker, partial(_run, worker, seqno, ("strip_records", "strip_parked"), after, upto))
     again(worker, partial(_run, worker, seqno, ("strip_examples", "strip_message", "strip_events")))
     log.info("Import batch %s: the cells of its refused records are removed", seqno)
+
+
+def _chunks(records: int) -> Iterator[tuple[int, int]]:
+    """The records of a batch in pieces: the number before each, and its last."""
+    size = SIZE * 100
+    return ((after, after + size) for after in range(0, records, size))
 
 
 def _run(worker: Worker, seqno: int, names: tuple[str, ...], after: int = 0, upto: int = 0) -> None:
@@ -297,7 +325,9 @@ def _sweep(worker: Worker) -> Iterator[Removed]:
     A file that was kept within a day may be about to become a batch. Raises SetupError if the folder is another one's.
     """
     place, scratch = worker.settings.uploads, worker.settings.scratch
-    unneeded, known = _unneeded(worker, uploads.kept(place))
+    a_day_ago = time.time() - uploads.ORPHAN_SECONDS
+    unneeded, known = _unneeded(worker, uploads.kept(place), a_day_ago)
+    let_go = partial(batches.let_file_go, worker.connection, place, kept_before=a_day_ago)
     for what, vanished in (("files", False), ("vanished uploads", True)):
         some = [one for one, never in unneeded if never is vanished]
         if vanished and len(some) >= FEW_FILES and len(some) > known:
@@ -305,16 +335,18 @@ def _sweep(worker: Worker) -> Iterator[Removed]:
                 f"{len(some):,} of the kept files in {place} belong to no batch of this database, {known:,} do. "
                 f"Nothing of them was removed: is it the right database?"
             )
-        gone = [one for one in some if worker.connection.trial or uploads.remove(place, one.sha256)]
+        gone = [one for one in some if worker.connection.trial or let_go(one.sha256)]
         yield from _told(Removed(None, what, len(gone), sum(one.bytes for one in gone)))
     if not worker.connection.trial:
         left = [*uploads.reap(place), *uploads.reap(scratch, "*")]
         yield from _told(Removed(None, "half files", len(left), sum(left)))
 
 
-def _unneeded(worker: Worker, kept: Iterator[uploads.Kept]) -> tuple[list[tuple[uploads.Kept, bool]], int]:
+def _unneeded(
+    worker: Worker, kept: Iterator[uploads.Kept], kept_before: float
+) -> tuple[list[tuple[uploads.Kept, bool]], int]:
     """The files that no batch needs, each with whether none was ever made of it; how many files have or had a batch."""
-    found, known, now = [], 0, time.time()
+    found, known = [], 0
     while some := list(itertools.islice(kept, SIZE * 10)):
         with transaction(worker.connection) as cursor:
             asked = {"sha256s": [one.sha256 for one in some]}
@@ -323,6 +355,6 @@ def _unneeded(worker: Worker, kept: Iterator[uploads.Kept]) -> tuple[list[tuple[
         found += [
             (one, told[one.sha256]["vanished"])
             for one in some
-            if not told[one.sha256]["needed"] and now - one.kept_at > uploads.ORPHAN_SECONDS
+            if not told[one.sha256]["needed"] and one.kept_at < kept_before
         ]
     return found, known

@@ -80,6 +80,7 @@ def ask(connection: Connection, seqno: int, *, by: str, why: str) -> RollBack:
     with transaction(connection) as cursor:
         batch = batches.take(cursor, seqno)
         if not row(cursor, _SQL["roll_back"], {"seqno": seqno}):
+            cursor.execute(_SQL["one_decides"], {"domain_id": batch.domain_id})
             _refuse_impossible(cursor, batch)
         cursor.execute(_SQL["ask"], {"seqno": seqno, "by": by, "why": why})
         if cursor.rowcount:

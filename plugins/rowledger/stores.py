@@ -29,6 +29,10 @@ class Store(Protocol):
         """The SHA-256 of every kept file, its size in bytes, and when it was kept last, in seconds since 1970."""
         ...
 
+    def kept_at(self, sha256: str) -> float | None:
+        """When one file was kept last, as somebody else may have done a moment ago; None if it is not there."""
+        ...
+
     def remove(self, sha256: str) -> bool:
         """Let a kept file go; whether it was there."""
         ...

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +37,14 @@ class Upload:
     address: str
     bytes: int
     sha256: str
+    store: Store | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it is kept still, as far as its place is at hand: of a URL alone nobody knows. Raises TryAgain."""
+        if self.store:
+            return self.store.kept_at(self.sha256) is not None
+        return in_a_store(self.address) or Path(self.address).exists()
 
 
 def keep_file(path: Path, place: Path | Store) -> Upload:
@@ -98,10 +106,10 @@ class Part:
         with self.writing():
             self._file.flush()
         if isinstance(self._place, Path):
-            address = str(self._to_disk(self._place))
+            store, address = None, str(self._to_disk(self._place))
         else:
-            address = self._place.keep(Path(self._file.name), self.sha256)
-        return Upload(display_name(file_name), address, self.bytes, self.sha256)
+            store, address = self._place, self._place.keep(Path(self._file.name), self.sha256)
+        return Upload(display_name(file_name), address, self.bytes, self.sha256, store)
 
     def _to_disk(self, folder: Path) -> Path:
         final = folder / self.sha256[:2] / self.sha256
@@ -187,6 +195,16 @@ def _kept_in(folder: Path) -> Iterator[Kept]:
                 found = path.lstat()
                 if stat.S_ISREG(found.st_mode):
                     yield Kept(path.name, found.st_size, found.st_mtime)
+
+
+def kept_at(place: Path | Store, sha256: str) -> float | None:
+    """When a file was kept last, in seconds since 1970; None if it is not there. Raises TryAgain as a Store does."""
+    if not isinstance(place, Path):
+        return place.kept_at(sha256)
+    try:
+        return (place / sha256[:2] / sha256).lstat().st_mtime
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager

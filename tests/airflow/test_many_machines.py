@@ -235,10 +235,13 @@ from rowledger.airflow.storage import settings
 store = settings().store
 before = list(store.kept())
 sha256 = sys.argv[1]
+listed_at = {one: when for one, _, when in before}[sha256]
+there = abs(store.kept_at(sha256) - listed_at) < 2
 removed = [store.remove(sha256), store.remove(sha256)]
+gone = store.kept_at(sha256) is None
 recent = all(time.time() - when < 3600 for _, _, when in before)
 after = [one for one, _, _ in store.kept()]
-print(json.dumps([sorted(one[:2] for one in before), removed, recent, sorted(after)]))
+print(json.dumps([sorted(one[:2] for one in before), removed, there and gone and recent, sorted(after)]))
 """
     sha256 = kept(composed, seqno)[-64:]
     said = composed.run([sys.executable, "-c", code, sha256]).splitlines()[-1]

@@ -475,7 +475,12 @@ GUARDS = (
     Guard(
         "two uploads of one file come one after the other",
         f"{_LIFE}::test_of_two_uploads_of_one_file_at_once_the_second_is_told_of_the_first",
-        ("batches.py", "        if not again:  # two uploads", "        if False:  # two uploads"),
+        ("batches.py", '            cursor.execute(_SQL["alone_with_file"], {"sha256": upload.sha256})\n', "            pass\n"),
+    ),
+    Guard(
+        "whoever has a batch leaves room for who refers to it",
+        f"{_PARKED}::test_a_replay_does_not_wait_for_whoever_has_the_fence_and_waits_for_their_turn[given up]",
+        (_BATCHES, "FOR NO KEY UPDATE OF import_batch", "FOR UPDATE OF import_batch"),
     ),
     Guard(
         "a roll back keeps imports out",
@@ -599,9 +604,55 @@ GUARDS = (
         ("housekeeping.py", "        _fence(cursor, seqnos)\n", ""),
     ),
     Guard(
+        "what is decided about a ledger is decided beside no roll back",
+        f"{_VOLUMES}::test_a_roll_back_that_is_asked_for_right_before_it_is_decided_knows_what_came_later",
+        ("sql/housekeeping.sql", "WHERE x.domain_id = %(domain_id)s AND finished_at IS NULL))\n", "WHERE false))\n"),
+    ),
+    Guard(
+        "whoever decides about a ledger waits for whoever asks for a roll back",
+        f"{_VOLUMES}::test_whoever_decides_waits_for_whoever_is_asking_for_a_roll_back",
+        ("housekeeping.py", '            _one_decides(cursor, asked["domain_id"])\n', "            pass\n"),
+    ),
+    Guard(
+        "whoever asks for a roll back waits for whoever decides about a ledger",
+        f"{_VOLUMES}::test_whoever_asks_for_a_roll_back_waits_for_whoever_decides",
+        ("roll_back.py", '            cursor.execute(_SQL["one_decides"], {"domain_id": batch.domain_id})\n', ""),
+    ),
+    Guard(
+        "what roll backs have kept goes with the ledger",
+        f"{_VOLUMES}::test_what_roll_backs_have_kept_goes_with_the_ledger_and_what_they_did_stays",
+        ("housekeeping.py", '_run, worker, one["seqno"], ("strip_roll_back",)', '_run, worker, one["seqno"], ()'),
+    ),
+    Guard(
+        "a volume is dropped by one of two who keep house",
+        f"{_VOLUMES}::test_of_two_who_keep_house_at_once_the_second_finds_the_volume_gone",
+        ("sql/housekeeping.sql", "AND first_seqno = %(first_seqno)s AND removed_at IS NULL\n", "AND first_seqno = %(first_seqno)s\n"),
+    ),
+    Guard(
+        "years are let go by one of two who keep house",
+        f"{_HISTORIES}::test_of_two_who_keep_house_at_once_the_second_finds_the_years_gone",
+        ("histories.py", 'if (history, due["first_day"]) not in now_due:', "if False:"),
+    ),
+    Guard(
+        "a file is looked for among the batches right before it goes",
+        f"{_HOUSE}::test_a_file_that_is_uploaded_again_while_the_others_are_removed_stays[folder-registered]",
+        ("batches.py", '        if found["needed"]:\n            return False\n', ""),
+    ),
+    Guard(
+        "a file that was kept again does not go",
+        f"{_HOUSE}::test_a_file_that_is_uploaded_again_while_the_others_are_removed_stays[folder-about to be]",
+        ("batches.py", "if kept_before is not None and", "if False and"),
+    ),
+    Guard(
+        "no batch is made of a file that was let go",
+        f"{_LIFE}::test_an_upload_whose_file_is_let_go_at_that_moment_is_told_to_come_again[folder]",
+        ("batches.py", "if not upload.is_there:", "if False:"),
+    ),
+    Guard(
         "a file that another batch needs stays",
         f"{_HOUSE}::test_a_file_stays_as_long_as_one_of_its_batches_needs_it",
         ("sql/housekeeping.sql", "bool_or(b.seqno IS NOT NULL AND gone.seqno IS NULL)", "bool_and(b.seqno IS NOT NULL AND gone.seqno IS NULL)"),
+        ("batches.py", 'if found["needed"]:', "if False:"),
     ),
     Guard(
         "the files of another database are not removed",

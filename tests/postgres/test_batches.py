@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import signal
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from rowledger import batches, db, loading, pipeline, suites, templates, uploads
-from rowledger.db import Connection
+from rowledger import batches, db, erasure, loading, pipeline, suites, templates, uploads
+from rowledger.db import Connection, rows, transaction
 from rowledger.errors import DuplicateUpload, Fenced, SetupError, TryAgain
 from rowledger.model import Batch
 from rowledger.settings import Settings
+from rowledger.stores import Store
 
 Submit = Callable[..., int]
 CONTACTS = "External ID,Email,Last name\nC1,c1@example.org,Name\nC2,no address,Name\n"
@@ -69,6 +71,65 @@ def test_of_two_uploads_of_one_file_at_once_the_second_is_told_of_the_first(
         came = list(pool.map(register, (connection, other)))
     (refused,) = [one for one in came if isinstance(one, DuplicateUpload)]
     assert [refused.seqno] == [one for one in came if isinstance(one, int)]
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["folder", "store"])
+def test_an_upload_whose_file_is_let_go_at_that_moment_is_told_to_come_again(
+    stored: bool, connection: Connection, other: Connection, settings: Settings, tmp_path: Path
+) -> None:
+    place: Path | Store = settings.uploads
+    if stored:
+        from rowledger.airflow.storage import ObjectStore
+
+        folder = tmp_path / "objects"
+        (folder / hashlib.sha256(CONTACTS.encode()).hexdigest()[:2]).mkdir(parents=True)
+        place = ObjectStore(folder.as_uri(), settings.uploads)
+    (tmp_path / "file.csv").write_text(CONTACTS)
+    upload = uploads.keep_file(tmp_path / "file.csv", place)
+    template = templates.find_template(settings.templates, "contacts", loading.kinds())
+
+    def register() -> int:
+        return batches.register(other, upload, template, "suite", "DEMO", by="x", through="api", again=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(connection) as cursor:
+            cursor.execute(db.queries("batches")["alone_with_file"], {"sha256": upload.sha256})
+            registering = pool.submit(register)
+            query = (
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted) AS waits"
+            )
+            while not rows(cursor, query)[0]["waits"]:
+                assert not registering.done()
+            assert uploads.remove(place, upload.sha256)
+        with pytest.raises(TryAgain, match=r'"file\.csv" was let go at this moment; upload it again'):
+            registering.result(60)
+    assert batches.listed(connection) == []
+    uploads.keep_file(tmp_path / "file.csv", place)
+    assert register() == batches.listed(connection)[0].seqno
+
+
+def test_the_file_of_somebody_erased_stays_if_it_is_uploaded_again_meanwhile(
+    worker: pipeline.Worker, submit: Submit, other: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    pipeline.work(worker, submit(CONTACTS))
+    (tmp_path / "file.csv").write_text(CONTACTS)
+    template = templates.find_template(worker.settings.templates, "contacts", loading.kinds())
+    seqnos = []
+
+    def uploaded_again(cursor: db.Cursor, query: str, *asked: Any) -> list[dict[str, Any]]:
+        found = rows(cursor, query, *asked)
+        if query == db.queries("erasure")["unneeded_files"]:
+            assert len(found) == 1
+            upload = uploads.keep_file(tmp_path / "file.csv", worker.settings.uploads)
+            seqnos.append(
+                batches.register(other, upload, template, "suite", "DEMO", by="x", through="api", again=True)
+            )
+        return found
+
+    monkeypatch.setattr(erasure, "rows", uploaded_again)
+    erasure.erase(worker, "DEMO", "C1")
+    (seqno,) = seqnos
+    assert pipeline.work(worker, seqno).succeeded
 
 
 # Clock -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -403,11 +404,32 @@ def test_who_dies_on_the_way_leaves_it_as_it_was(
     assert world.let_go()["years of the status history"] == 2
 
 
+def test_of_two_who_keep_house_at_once_the_second_finds_the_years_gone(world: World) -> None:
+    world.load("statuses", f"A1,{OLD},20", f"A1,{NEW},30")
+    with closing(db.connect(world.settings.database_url)) as other, ThreadPoolExecutor(1) as pool:
+        with transaction(other) as cursor:
+            (due,) = rows(
+                cursor, db.queries("histories")["due"], {"domain_id": world.domain_id, "days": DAYS}
+            )
+            told = histories._let_go(cursor, due | {"domain_id": world.domain_id, "days": DAYS}, trial=False)
+            second = pool.submit(world.let_go)
+            wait_for_a_lock(world)
+        assert told is not None
+        assert told.years == 2
+        assert second.result(60) == {}
+    assert world.history() == [(OLD, "20"), (NEW, "30")]
+
+
 def test_imports_wait_until_the_years_are_gone(world: World) -> None:
     world.load("statuses", f"A1,{OLD},20", f"A1,{NEW},30")
     seqno = world.submit("statuses", f"A1,{OLDER},40", f"A1,{OLD},50")
     with closing(db.connect(world.settings.database_url)) as other:
-        due = {"history": "status_history", "first_day": FIRST, "domain_id": world.domain_id}
+        due = {
+            "history": "status_history",
+            "first_day": FIRST,
+            "domain_id": world.domain_id,
+            "days": DAYS,
+        }
         with transaction(other) as cursor:
             histories._let_go(cursor, due, trial=False)
             loader = World(world.connection, world.settings, world.folder)

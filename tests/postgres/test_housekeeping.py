@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from rowledger import (
     retention,
     roll_back,
     templates,
+    uploads,
 )
 from rowledger.db import Connection, rows, transaction
 from rowledger.errors import NotPossible, RecordRefused, SetupError, UnknownCode
@@ -259,6 +262,51 @@ def test_uploads_that_became_no_batch_and_half_files_go_after_a_day(
     assert [path.exists() for path in (lost, part, scratch, fresh, foreign, needed)] == [False] * 3 + [
         True
     ] * 3
+
+
+@pytest.fixture(params=["folder", "store"])
+def place(
+    request: pytest.FixtureRequest, worker: pipeline.Worker, settings: Settings, tmp_path: Path
+) -> tuple[pipeline.Worker, Path]:
+    """A worker whose files are kept in a folder, of this machine or of a store; and the folder."""
+    if request.param == "folder":
+        return worker, settings.uploads
+    from rowledger.airflow.storage import ObjectStore
+
+    folder = tmp_path / "objects"
+    (folder / hashlib.sha256(CONTACTS.encode()).hexdigest()[:2]).mkdir(parents=True)
+    store = ObjectStore(folder.as_uri(), settings.uploads)
+    return dataclasses.replace(worker, settings=dataclasses.replace(settings, store=store)), folder
+
+
+@pytest.mark.parametrize("registered", [True, False], ids=["registered", "about to be"])
+def test_a_file_that_is_uploaded_again_while_the_others_are_removed_stays(
+    registered: bool, place: tuple[pipeline.Worker, Path], connection: Connection, submit: Submit, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    worker, folder = place
+    (tmp_path / "sent.csv").write_text(CONTACTS)
+    upload = uploads.keep_file(tmp_path / "sent.csv", worker.settings.uploads)
+    file = folder / upload.sha256[:2] / upload.sha256
+    age_file(file)
+    find, template = (
+        housekeeping._unneeded,
+        templates.find_template(worker.settings.templates, "contacts", _kinds()),
+    )
+
+    def uploaded_again(*asked: Any) -> Any:
+        found = find(*asked)
+        assert [one.sha256 for one, _ in found[0]] == [upload.sha256]
+        uploads.keep_file(tmp_path / "sent.csv", worker.settings.uploads)
+        if registered:
+            batches.register(connection, upload, template, "suite", "DEMO", by="anna", through="page")
+            age_file(file)  # by a clock that is slow
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(housekeeping, "_unneeded", uploaded_again)
+        assert housekeeping.clean(worker, DAYS) == []
+    assert file.exists()
 
 
 def test_a_folder_that_belongs_to_another_database_is_not_emptied(

@@ -205,6 +205,8 @@ BROKEN = {
     "briefs_are_true": "UPDATE import_batch_brief SET rejected = rejected + 1 WHERE seqno = 1",
     "removed_cells_are_gone": """INSERT INTO import_batch_removed (seqno, what, why, finished_at)
                                  VALUES (1, 'cells', 'retention', now())""",
+    "removed_of_roll_backs": """INSERT INTO import_batch_removed (seqno, what, why, finished_at)
+                                VALUES (5, 'ledger', 'retention', now())""",
     "removed_of_ended": """CREATE TABLE rowledger_staging.batch_1 ();
                            INSERT INTO import_batch_removed (seqno, what, why) VALUES (1, 'staging', 'retention')""",
     "erased_is_gone": """INSERT INTO erasure (domain_id, by, salt, key_sha256) VALUES (1, 'x', 'x', 'x');

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
@@ -649,6 +651,50 @@ def test_what_a_replay_has_come_to_is_not_given_up(
     assert replays(worker.connection, 1) == [(1, "updated")]
     assert refused == ["No record of import batch 1 waits."]
     assert len(history(worker.connection, "F9")) == 1
+
+
+def wait_for_the_turn(cursor: db.Cursor, waiting: int) -> None:
+    """Until so many wait for an advisory lock."""
+    deadline = time.monotonic() + 60
+    query = "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    while rows(cursor, query)[0]["n"] < waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("what", ["given up", "rolled back"])
+def test_a_replay_does_not_wait_for_whoever_has_the_fence_and_waits_for_their_turn(
+    what: str, told: Told, worker: pipeline.Worker, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told("F9 02-02-2026 20\nF8 02-02-2026 20")
+    told("F1 02-02-2026 20")  # whose turn it was last
+    add(worker.connection, contracts=("F9",))
+    batch = batches.get(worker.connection, 1)
+    template = pipeline.template_of(worker.connection, batch)
+    monkeypatch.setattr(pipeline, "CHUNK_TRIES", 1)  # whoever is broken off says so
+
+    def apart(do: Callable[[pipeline.Worker], Any]) -> Any:
+        with closing(db.connect(database_url)) as other:
+            return do(dataclasses.replace(worker, connection=other))
+
+    def fenced(one: pipeline.Worker) -> Any:
+        return give_up(one.connection, 1) if what == "given up" else roll_back.work(one, 1).finished_at
+
+    with ThreadPoolExecutor(2) as pool:
+        with transaction(worker.connection) as cursor:
+            cursor.execute(
+                db.queries("loading")["lock"], {"kind": "contract_status", "domain_id": batch.domain_id}
+            )
+            replaying = pool.submit(apart, lambda one: replay._replay_chunk(one, batch, template, None))
+            wait_for_the_turn(cursor, 1)
+            if what == "rolled back":  # asked for since the replay has found the batch
+                apart(lambda one: roll_back.ask(one.connection, 1, by="anna", why="wrong file"))
+            ending = pool.submit(apart, fenced)
+            wait_for_the_turn(cursor, 2)
+        assert ending.result(60)
+        replayed = replaying.result(60)
+    assert replayed == (None if what == "rolled back" else ("F9", Counter(updated=1)))
+    assert sound(worker.connection)
 
 
 def test_what_was_killed_while_giving_up_is_done_by_whoever_asks_again(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,84 @@ def test_a_volume_stays_as_long_as_a_roll_back_of_its_domain_is_under_way(
 
 
 @pytest.fixture
+def corrected(
+    connection: Connection, ended: Callable[..., Batch], submit: Submit, work: Work, span_over: Callable[[], int]
+) -> Batch:  # fmt: skip
+    """A batch that created K1, in a young volume; the batch that corrected K1 since is in an old one."""
+    later = submit(CONTACTS.replace("One", "Corrected"))
+    span_over()
+    first = work(submit(CONTACTS))
+    work(later)
+    age(connection, later, 31)
+    age(connection, first.seqno, 32)
+    return batches.get(connection, first.seqno)
+
+
+def last_name(connection: Connection) -> str | None:
+    with transaction(connection) as cursor:
+        found = row(cursor, "SELECT last_name FROM contact WHERE external_id = 'K1'")
+        return found and found["last_name"]
+
+
+def test_a_roll_back_that_is_asked_for_right_before_it_is_decided_knows_what_came_later(
+    worker: pipeline.Worker, connection: Connection, corrected: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = housekeeping._decide
+
+    def asked_for(*told: Any) -> housekeeping.Removed:
+        if told[2] == "ledger":
+            roll_back.ask(connection, corrected.seqno, by="anna", why="wrong file")
+        return decide(*told)
+
+    monkeypatch.setattr(housekeeping, "_decide", asked_for)
+    housekeeping.clean(worker, KEEP)
+    assert "ledger" not in batches.removed(connection, 1)
+    done = roll_back.work(worker, corrected.seqno)
+    assert (done.restored, done.spared) == (0, 1)
+    assert last_name(connection) == "Corrected"
+    assert violated(connection) == []
+
+
+def test_whoever_decides_waits_for_whoever_is_asking_for_a_roll_back(
+    worker: pipeline.Worker, connection: Connection, corrected: Batch, reader: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    note, cleaning = batches.note, list[Future[Any]]()
+    with ThreadPoolExecutor(1) as pool:
+
+        def before_it_commits(cursor: db.Cursor, *told: Any) -> None:
+            note(cursor, *told)
+            cleaning.append(pool.submit(housekeeping.clean, worker, KEEP))
+            waits_for_lock(cursor, cleaning[0])
+
+        with monkeypatch.context() as patched:
+            patched.setattr(batches, "note", before_it_commits)
+            roll_back.ask(reader, corrected.seqno, by="anna", why="wrong file")
+        cleaning[0].result(60)
+    assert "ledger" not in batches.removed(connection, 1)
+    done = roll_back.work(worker, corrected.seqno)
+    assert (done.restored, done.spared) == (0, 1)
+    assert last_name(connection) == "Corrected"
+
+
+def test_whoever_asks_for_a_roll_back_waits_for_whoever_decides(
+    worker: pipeline.Worker, connection: Connection, corrected: Batch, reader: Connection
+) -> None:
+    """And is told, if what came later is not kept any more."""
+    asked = {"domain_id": domain_id(connection, "DEMO")}
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(connection) as cursor:
+            housekeeping._one_decides(cursor, asked["domain_id"])
+            asking = pool.submit(roll_back.ask, reader, corrected.seqno, by="anna", why="wrong file")
+            waits_for_lock(cursor, asking)
+            cursor.execute(
+                "INSERT INTO import_batch_removed (seqno, what, why, days) VALUES (1, 'ledger', 'retention', 30)"
+            )
+        with pytest.raises(NotPossible, match="import batch 1 ended after it had begun"):
+            asking.result(60)
+
+
+@pytest.fixture
 def reader(database_url: str) -> Iterator[Connection]:
     """Somebody who reads the old volume, and takes their time."""
     with contextlib.closing(db.connect(database_url)) as other:
@@ -435,6 +514,31 @@ def test_a_volume_that_somebody_reads_goes_the_next_time_and_is_not_shown_until_
     with pytest.raises(NotPossible, match="are not kept any more"):
         roll_back.ask(connection, batch.seqno, by="anna", why="x")
     assert told(housekeeping.clean(worker, Retention())) == DROPPED | {"records of the ledger": 2}
+    assert violated(connection) == []
+
+
+def test_of_two_who_keep_house_at_once_the_second_finds_the_volume_gone(
+    worker: pipeline.Worker, connection: Connection, ended: Callable[..., Batch], span_over: Callable[[], int],
+    reader: Connection, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    ended()
+    span_over()
+    drop, first = housekeeping._drop_volume, list[dict[str, int]]()
+
+    def late(*asked: Any) -> bool:
+        """Both have read what is noted; the other one has dropped it by now."""
+        monkeypatch.setattr(housekeeping, "_drop_volume", drop)
+        first.append(told(housekeeping.clean(dataclasses.replace(worker, connection=reader), KEEP)))
+        return drop(*asked)
+
+    monkeypatch.setattr(housekeeping, "_drop_volume", late)
+    housekeeping.clean(worker, KEEP)
+    (dropped,) = first
+    assert dropped.items() >= DROPPED.items()
+    with transaction(connection) as cursor:
+        assert rows(
+            cursor, "SELECT count(*) AS n FROM housekeeping_removed WHERE what = 'volumes of the ledger'"
+        ) == [{"n": 1}]
     assert violated(connection) == []
 
 
@@ -549,6 +653,61 @@ def test_a_roll_back_that_is_done_is_told_also_when_the_records_are_gone(
     assert told(housekeeping.clean(worker, KEEP)).items() >= DROPPED.items()
     assert roll_back.ask(connection, batch.seqno, by="bert", why="again") == done
     assert violated(connection) == []
+
+
+def test_what_roll_backs_have_kept_goes_with_the_ledger_and_what_they_did_stays(
+    worker: pipeline.Worker, connection: Connection, ended: Callable[..., Batch], span_over: Callable[[], int],
+    everything: Callable[[], str],
+) -> None:  # fmt: skip
+    header = "Customer number,Email,Last name\n"
+    batch = ended(header + "canary1,canary1@example.com,Canary\ncanary2,canary2@example.com,Canary\n")
+    ended(header + "canary2,new@example.com,Canary\n")
+    ended(header + "C3,canary2@example.com,Other\n")
+    changed = ended(header + "C3,c3@example.com,Canary\n")
+    for seqno in (changed.seqno, batch.seqno):
+        roll_back.ask(connection, seqno, by="anna", why="wrong file")
+        roll_back.work(worker, seqno)
+    kept = rolled_back(connection)
+    assert [(one["about"], one["result"]) for one in kept] == [
+        ("canary1", "restored"), ("canary2", "spared"), ("C3", "restored")]  # fmt: skip
+    span_over()
+    housekeeping.forecast(worker, KEEP)
+    assert rolled_back(connection) == kept
+    with transaction(connection) as cursor:  # whose own fields are not what this is about
+        cursor.execute("UPDATE contact SET external_id = 'x' || contact_id, email = NULL, last_name = NULL")
+    assert told(housekeeping.clean(worker, KEEP)).items() >= DROPPED.items()
+    assert "canary" not in everything().lower()
+    assert rolled_back(connection) == [
+        one | {"about": "erased", "removed": {} if one["removed"] else None} for one in kept
+    ]
+    assert "removed_of_roll_backs" not in violated(connection)
+
+
+def rolled_back(connection: Connection) -> list[dict[str, Any]]:
+    with transaction(connection) as cursor:
+        return rows(cursor, "SELECT * FROM roll_back_record ORDER BY seqno, record_no")
+
+
+def test_what_roll_backs_had_kept_of_ledgers_that_were_dropped_before_goes_at_once(
+    database_before: Callable[[str], AbstractContextManager[Connection]],
+) -> None:
+    with database_before("0029") as connection:
+        with transaction(connection) as cursor:
+            cursor.execute("INSERT INTO domain (code, name) VALUES ('DEMO', 'Demo'), ('OTHER', 'Other')")
+            cursor.execute(BEFORE.partition("INSERT INTO import_record")[0])
+            cursor.execute(
+                "INSERT INTO import_batch_roll_back (seqno, asked_by, why) VALUES (1, 'anna', 'x'), (2, 'anna', 'x')"
+            )
+            cursor.execute(
+                "INSERT INTO roll_back_record (seqno, record_no, target_id, about, result, removed)"
+                " VALUES (1, 1, 1, 'K1', 'restored', '{\"fields\": {}}'), (2, 1, 2, 'K2', 'restored', '{\"fields\": {}}')"
+            )
+            cursor.execute(
+                "INSERT INTO import_batch_removed (seqno, what, why, days, finished_at) VALUES (1, 'ledger', 'retention', 9, now())"
+            )
+        assert "0029_roll_backs_not_kept.sql" in db.migrate(connection)
+        assert [(one["about"], one["removed"]) for one in rolled_back(connection)] == [
+            ("erased", {}), ("K2", {"fields": {}})]  # fmt: skip
 
 
 def test_a_failed_batch_cannot_be_opened_again(

@@ -43,7 +43,7 @@ ARROWS = {
     # the stations, in the way of the data; they meet in the pipeline
     "uploads": "errors stores",
     "staging": "db model templates",
-    "batches": "db domains errors model staging templates uploads",
+    "batches": "db domains errors model staging stores templates uploads",
     "structure": "errors model templates",
     "text_in": "errors model structure templates",
     "heads": "structure templates text_in",

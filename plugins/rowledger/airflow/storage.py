@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from rowledger.errors import FileError, SetupError, TryAgain
 from rowledger.settings import Settings, from_environment
@@ -50,8 +50,19 @@ class ObjectStore:
         for path, told in listed.items():
             if _KEPT.search(path):
                 with self._reached():
-                    when = told.get("LastModified") or place.fs.modified(path)
-                yield path[-64:], told["size"], when.timestamp()
+                    when = _when(place.fs, path, told)
+                yield path[-64:], told["size"], when
+
+    def kept_at(self, sha256: str) -> float | None:
+        """See Store. Raises TryAgain."""
+        address = self.address(sha256)
+        with self._reached():
+            place = _at(address)
+            place.fs.invalidate_cache()
+        if not self._has(address):
+            return None
+        with self._reached():
+            return _when(place.fs, place.path, place.fs.info(place.path))
 
     def remove(self, sha256: str) -> bool:
         """See Store. Raises TryAgain."""
@@ -121,6 +132,11 @@ class _Translated:
     def read(self, size: int) -> bytes:
         with self._store._reached():
             return self._source.read(size)
+
+
+def _when(fs: Any, path: str, told: dict[str, Any]) -> float:
+    """When an object was kept, in seconds since 1970."""
+    return float((told.get("LastModified") or fs.modified(path)).timestamp())
 
 
 def _at(address: str) -> ObjectStoragePath:

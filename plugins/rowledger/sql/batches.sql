@@ -3,6 +3,16 @@ INSERT INTO template_version (template_hash, name, kind, source, suite_hash)
 VALUES (%(template_hash)s, %(name)s, %(kind)s, %(source)s, %(suite_hash)s)
 ON CONFLICT (template_hash) DO NOTHING
 
+-- name: alone_with_file
+-- Whoever makes a batch of a kept file, and whoever lets the file go, come one after the other.
+SELECT pg_advisory_xact_lock(hashtextextended('rowledger file ' || %(sha256)s, 0))
+
+-- name: needed
+SELECT EXISTS (
+    SELECT FROM import_batch AS b
+    WHERE file_sha256 = %(sha256)s
+      AND NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = b.seqno AND gone.what = 'file')) AS needed
+
 -- name: same_file
 SELECT seqno, file_name
 FROM import_batch
@@ -146,13 +156,14 @@ SELECT pg_advisory_xact_lock(hashtextextended('rowledger batch', %(seqno)s))
 SELECT pg_advisory_xact_lock_shared(hashtextextended('rowledger batch', %(seqno)s))
 
 -- name: lock
+-- Not FOR UPDATE: a replay that has its turn refers to the batch, and whoever has the batch may want that turn next.
 SELECT import_batch.*, domain.code AS domain, template_version.name AS template, template_version.suite_hash,
        (SELECT finished_at FROM import_batch_roll_back AS r WHERE r.seqno = import_batch.seqno) AS rolled_back_at
 FROM import_batch
 JOIN domain USING (domain_id)
 JOIN template_version USING (template_hash)
 WHERE seqno = %(seqno)s
-FOR UPDATE OF import_batch
+FOR NO KEY UPDATE OF import_batch
 
 -- name: claim
 UPDATE import_batch

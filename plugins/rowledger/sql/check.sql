@@ -86,6 +86,12 @@ WHERE what = 'cells' AND gone.finished_at IS NOT NULL
                   WHERE reason.seqno = gone.seqno AND examples <> without_values(examples))
        OR error_message <> without_examples(error_message))
 
+-- name: removed_of_roll_backs
+-- Of records that the ledger does not have any more, roll backs say neither whom they were about nor what they took away.
+SELECT 'batch ' || seqno || ' record ' || record_no
+FROM roll_back_record JOIN import_batch_removed AS gone USING (seqno)
+WHERE what = 'ledger' AND gone.finished_at IS NOT NULL AND (about <> 'erased' OR detail <> 'erased' OR removed <> '{}')
+
 -- name: removed_of_ended
 -- Nothing is removed of a batch that has not ended, and no staging table is left where it is said to be removed.
 SELECT 'batch ' || seqno

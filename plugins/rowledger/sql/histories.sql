@@ -12,7 +12,7 @@ ORDER BY history
 
 -- name: volumes
 -- What is let go: the years before the day, and what had been kept of those before them.
-SELECT name, pg_total_relation_size(name::regclass) AS bytes, isfinite(first_day) AS a_year
+SELECT name, coalesce(pg_total_relation_size(to_regclass(name)), 0) AS bytes, isfinite(first_day) AS a_year
 FROM history_volume
 CROSS JOIN LATERAL (SELECT 'rowledger.' || history_volume_table(history, domain_id, first_day, end_day) AS name) AS named
 WHERE history = %(history)s AND domain_id = %(domain_id)s AND removed_at IS NULL AND end_day <= %(first_day)s

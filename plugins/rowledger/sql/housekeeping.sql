@@ -13,7 +13,7 @@ UPDATE housekeeping_run SET finished_at = clock_timestamp() WHERE run = %(run)s
 
 -- name: quiet
 -- Batches of a domain that ended so many days ago and are complete: nothing is still to be read for them from their file,
--- and no roll back is under way.
+-- and no roll back is under way; of their records none in the whole domain, as it wants to know what they have changed.
 SELECT seqno, file_bytes, records_in_file
 FROM import_batch AS b
 WHERE domain_id = %(domain_id)s AND status IN ('executed', 'cancelled')
@@ -23,7 +23,10 @@ WHERE domain_id = %(domain_id)s AND status IN ('executed', 'cancelled')
   AND (%(what)s <> 'cells' OR rejected + ignored + parked > 0 OR error_message <> without_examples(error_message))
   AND (%(what)s <> 'staging'
        OR NOT processed AND status = 'executed' AND to_regclass('rowledger_staging.batch_' || seqno) IS NOT NULL)
-  AND (%(what)s <> 'ledger' OR NOT EXISTS (SELECT FROM parked_record AS p WHERE p.seqno = b.seqno AND outcome = 'parked'))
+  AND (%(what)s <> 'ledger'
+       OR NOT EXISTS (SELECT FROM parked_record AS p WHERE p.seqno = b.seqno AND outcome = 'parked')
+          AND NOT EXISTS (SELECT FROM import_batch_roll_back JOIN import_batch AS x USING (seqno)
+                          WHERE x.domain_id = %(domain_id)s AND finished_at IS NULL))
   AND NOT EXISTS (SELECT FROM import_batch_removed AS gone WHERE gone.seqno = b.seqno AND gone.what = %(what)s)
   AND NOT EXISTS (SELECT FROM import_batch_roll_back AS r WHERE r.seqno = b.seqno AND finished_at IS NULL)
   AND NOT EXISTS (SELECT FROM import_record AS r
@@ -55,7 +58,7 @@ SELECT count(*) AS items, coalesce(sum(file_bytes), 0)::bigint AS bytes FROM dec
 
 -- name: due_volumes
 -- The volumes of a domain of whose batches each is quiet, or noted as removed already. No batch comes to them any more: a
--- later one was uploaded a day ago. A roll back wants to know what later batches have changed.
+-- later one was uploaded a day ago.
 SELECT first_seqno, end_seqno
 FROM ledger_volume AS v
 WHERE domain_id = %(domain_id)s AND removed_at IS NULL
@@ -64,8 +67,6 @@ WHERE domain_id = %(domain_id)s AND removed_at IS NULL
       SELECT FROM import_batch AS b
       WHERE b.domain_id = v.domain_id AND b.seqno >= v.first_seqno AND b.seqno < v.end_seqno
         AND b.seqno NOT IN (SELECT seqno FROM ledger_not_kept) AND b.seqno NOT IN (SELECT seqno FROM ({quiet}) AS quiet))
-  AND NOT EXISTS (SELECT FROM import_batch_roll_back JOIN import_batch AS b USING (seqno)
-                  WHERE b.domain_id = v.domain_id AND finished_at IS NULL)
 ORDER BY first_seqno
 
 -- name: waited_for
@@ -80,7 +81,7 @@ ORDER BY first_seqno
 
 -- name: volumes_to_drop
 -- Those whose every batch is noted as removed.
-SELECT first_seqno, end_seqno, name, pg_total_relation_size(name::regclass) AS bytes, records
+SELECT first_seqno, end_seqno, name, coalesce(pg_total_relation_size(to_regclass(name)), 0) AS bytes, records
 FROM ledger_volume AS v
 CROSS JOIN LATERAL (SELECT format('rowledger.import_record_%%s_%%s', first_seqno, v.domain_id) AS name) AS named
 CROSS JOIN LATERAL (
@@ -91,9 +92,33 @@ CROSS JOIN LATERAL (
 WHERE domain_id = %(domain_id)s AND removed_at IS NULL AND noted
 ORDER BY first_seqno
 
+-- name: rolled_back
+-- The batches of a volume that were rolled back, and up to which record.
+SELECT seqno, mark
+FROM import_batch_roll_back JOIN import_batch USING (seqno)
+WHERE domain_id = %(domain_id)s AND seqno >= %(first_seqno)s AND seqno < %(end_seqno)s
+ORDER BY seqno
+
+-- name: strip_roll_back
+-- What a roll back has kept of a target, as if it had been about somebody who was erased. That it was done stays.
+UPDATE roll_back_record
+SET about = CASE WHEN about IS NOT NULL THEN 'erased' END,
+    detail = CASE WHEN detail IS NOT NULL THEN 'erased' END,
+    removed = CASE WHEN removed IS NOT NULL THEN jsonb '{}' END
+WHERE seqno = %(seqno)s AND record_no > %(after)s AND record_no <= %(upto)s
+  AND (about <> 'erased' OR detail <> 'erased' OR removed <> '{}')
+
 -- name: impatience
 -- Whoever reads the old span waits no longer than this. Longer than a deadlock timeout, after which an autovacuum gives way.
 SET LOCAL lock_timeout = '2s'
+
+-- name: still_to_drop
+-- The volume for whoever drops it: nobody else has done so since, and no roll back of the domain is under way.
+SELECT FROM ledger_volume
+WHERE domain_id = %(domain_id)s AND first_seqno = %(first_seqno)s AND removed_at IS NULL
+  AND NOT EXISTS (SELECT FROM import_batch_roll_back JOIN import_batch AS x USING (seqno)
+                  WHERE x.domain_id = %(domain_id)s AND finished_at IS NULL)
+FOR NO KEY UPDATE OF ledger_volume
 
 -- name: drop_volume
 DROP TABLE {name}

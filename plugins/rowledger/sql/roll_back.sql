@@ -1,3 +1,7 @@
+-- name: one_decides
+-- Whoever asks for a roll back in a domain, and whoever decides what of its ledger is not kept, come one after the other.
+SELECT pg_advisory_xact_lock(hashtextextended('rowledger roll backs', %(domain_id)s))
+
 -- name: ask
 INSERT INTO import_batch_roll_back (seqno, asked_by, why) VALUES (%(seqno)s, %(by)s, %(why)s) ON CONFLICT DO NOTHING
 
