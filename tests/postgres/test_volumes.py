@@ -691,7 +691,7 @@ def rolled_back(connection: Connection) -> list[dict[str, Any]]:
 def test_what_roll_backs_had_kept_of_ledgers_that_were_dropped_before_goes_at_once(
     database_before: Callable[[str], AbstractContextManager[Connection]],
 ) -> None:
-    with database_before("0029") as connection:
+    with database_before("0028") as connection:
         with transaction(connection) as cursor:
             cursor.execute("INSERT INTO domain (code, name) VALUES ('DEMO', 'Demo'), ('OTHER', 'Other')")
             cursor.execute(BEFORE.partition("INSERT INTO import_record")[0])
@@ -705,7 +705,7 @@ def test_what_roll_backs_had_kept_of_ledgers_that_were_dropped_before_goes_at_on
             cursor.execute(
                 "INSERT INTO import_batch_removed (seqno, what, why, days, finished_at) VALUES (1, 'ledger', 'retention', 9, now())"
             )
-        assert "0029_roll_backs_not_kept.sql" in db.migrate(connection)
+        assert "0028_roll_backs_not_kept.sql" in db.migrate(connection)
         assert [(one["about"], one["removed"]) for one in rolled_back(connection)] == [
             ("erased", {}), ("K2", {"fields": {}})]  # fmt: skip
 
