@@ -138,8 +138,12 @@ class Client:
     def records(self, seqno: int, **filters: Any) -> Generator[dict[str, Any]]:
         """What became of every record, in flat memory; filters are those of ``GET /batches/{seqno}/records``."""
         with self._stream(f"/batches/{seqno}/records{_query(filters)}") as answer:
-            while line := self._line(answer):
-                yield json.loads(line)
+            rest = b""
+            while block := self._block(answer):
+                *lines, rest = (rest + block).split(b"\n")
+                yield from map(json.loads, lines)
+            if rest:
+                raise errors.TryAgain(f"The answer of {self._parts.netloc} broke off.")
 
     def reasons(self, seqno: int) -> list[dict[str, Any]]:
         """Why records were not loaded: outcome, rule, column, records, share, up to three examples."""
@@ -151,13 +155,6 @@ class Client:
         with self._stream(f"/batches/{seqno}/{what}") as answer:
             while block := self._block(answer):
                 target.write(block)
-
-    def _line(self, answer: http.client.HTTPResponse) -> bytes:
-        with _in_words(self._parts.netloc):
-            line = answer.readline()
-            if line and not line.endswith(b"\n"):
-                raise http.client.IncompleteRead(line)
-            return line
 
     def _block(self, answer: http.client.HTTPResponse) -> bytes:
         with _in_words(self._parts.netloc):

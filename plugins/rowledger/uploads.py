@@ -117,6 +117,8 @@ class Part:
             os.fsync(self._file.fileno())
             final.parent.mkdir(exist_ok=True)
             Path(self._file.name).replace(final)
+            for changed in (final.parent, folder):
+                _flush(changed)
         return final
 
     @contextmanager
@@ -195,6 +197,15 @@ def _kept_in(folder: Path) -> Iterator[Kept]:
                 found = path.lstat()
                 if stat.S_ISREG(found.st_mode):
                     yield Kept(path.name, found.st_size, found.st_mtime)
+
+
+def _flush(folder: Path) -> None:
+    """Let the names in a folder outlast a power cut."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def kept_at(place: Path | Store, sha256: str) -> float | None:

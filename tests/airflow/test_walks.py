@@ -147,6 +147,11 @@ def test_a_dirty_file_is_mended_in_the_page_and_the_contact_knows_both_imports(
     frame.get_by_role("link", name="Mend here").click()
     shown(frame, "Mend the rejected records")
     frame.get_by_label("Last name, record 2").fill("Field")
+    frame.get_by_label("Last name, record 2").press("Enter")  # goes nowhere
+    frame.get_by_role("link", name="Imports").first.click()
+    expect(frame.get_by_role("dialog")).to_contain_text("was not sent and would be lost")
+    frame.get_by_role("button", name="Stay here").click()
+    expect(frame.locator("fieldset.record")).to_have_count(2)
     frame.get_by_label("Country, record 3").fill("YY")
     frame.get_by_role("button", name="Check").click()
     expect(frame.locator("[data-record='2'] .verdict")).to_contain_text("created")

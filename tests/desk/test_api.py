@@ -258,8 +258,15 @@ def test_who_may_not_see_personal_data_sees_no_value_of_a_file(
 ) -> None:
     rows_ = "".join(f"K{n},secret{n}@example.com,,DE\n" for n in range(5))
     seqno = submit("Customer number,Email,Last name,Country\n" + rows_ + "K9,secret,,SECRETLAND\n")
+    headless = submit("K9,secret@example.com,Secret,DE\n" * 2)
     assert work(seqno).failed
+    assert "secret@example.com" in str(work(headless).error_message)
     viewer, user = client_as("viewer"), client_as("user")
+    for path in (f"/api/v1/batches/{headless}", f"/batches/{headless}", f"/batches/{headless}/head",
+                 f"/api/v1/batches/{headless}/events", f"/batches/{headless}/activity"):  # fmt: skip
+        assert "it should name" in (said := viewer.get(path).text), path
+        assert "secret" not in said.lower(), path
+        assert "secret@example.com" in user.get(path).text
     base, page = f"/api/v1/batches/{seqno}", f"/batches/{seqno}"
     paths = [f"{base}", f"{base}/records", f"{base}/records?format=csv", f"{base}/errors", f"{base}/events", "/api/v1/batches",
              "/", page, f"{page}/head", f"{page}/records", f"{page}/errors", f"{page}/expectations", f"{page}/activity"]  # fmt: skip

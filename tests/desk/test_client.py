@@ -210,14 +210,16 @@ def test_an_upload_whose_key_is_in_use_waits_for_it(
     assert count(connection) == 1
 
 
+@pytest.mark.parametrize("where", ["cut", "cut_at_a_line"])
 @pytest.mark.parametrize(
     "read", [lambda desk: list(desk.records(1)), lambda desk: desk.download(1, "file", io.BytesIO())]
 )
 def test_an_answer_that_breaks_off_is_not_taken_for_the_whole(
-    desk: Client, submit: Callable[..., int], work: Work, trouble: Trouble, read: Callable[[Client], Any]
-) -> None:
+    desk: Client, submit: Callable[..., int], work: Work, trouble: Trouble, read: Callable[[Client], Any],
+    where: str,
+) -> None:  # fmt: skip
     assert work(submit(CONTACTS)).seqno == 1
-    trouble.coming = ["cut"]
+    trouble.coming = [where]
     with pytest.raises(errors.TryAgain):
         read(desk)
     read(desk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -48,10 +48,17 @@ class Trouble:
     async def cut(self, scope: Any, receive: Any, send: Any) -> None:
         """An answer that breaks off in its middle."""
 
+        await self._half(scope, receive, send, lambda body: body[: len(body) // 2])
+
+    async def cut_at_a_line(self, scope: Any, receive: Any, send: Any) -> None:
+        """The same, and what has come looks whole."""
+        await self._half(scope, receive, send, lambda body: body[: body.rfind(b"\n", 0, -1) + 1])
+
+    async def _half(self, scope: Any, receive: Any, send: Any, beginning: Callable[[bytes], bytes]) -> None:
         async def half(message: Any) -> None:
             if message["type"] == "http.response.body":
-                body = message.get("body", b"")
-                message = {**message, "body": body[: len(body) // 2], "more_body": True}
+                body = beginning(message.get("body", b""))
+                message = {**message, "body": body, "more_body": True}
             await send(message)
 
         await self.app(scope, receive, half)

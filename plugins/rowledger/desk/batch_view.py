@@ -18,7 +18,8 @@ from rowledger.model import Batch, BatchStatus, Outcome
 
 _SQL = queries("desk")
 LOOKED_AT = 10_000  # records of a batch at work whose reasons are counted
-EXAMPLES_BEGIN = " The commonest reasons: "  # from here on an error message has values of the file
+# From here on an error message has values of the file; what stands before ends with this.
+QUOTES_BEGIN = {" The commonest reasons: ": "", ", but reads ": "."}
 NOT_LOADED = (Outcome.REJECTED, Outcome.IGNORED, Outcome.PARKED)
 
 
@@ -53,7 +54,15 @@ def shown(batch: Batch, personal: bool) -> dict[str, Any]:
 def error_message(batch: Batch, personal: bool) -> str | None:
     """Why a batch failed."""
     message = batch.error_message
-    return message if personal or not message else message.partition(EXAMPLES_BEGIN)[0]
+    return message if personal or not message else without_quotes(message)
+
+
+def without_quotes(message: str) -> str:
+    """A sentence about a file without what stands in the file."""
+    for begin, end in QUOTES_BEGIN.items():
+        before, mark, _ = message.partition(begin)
+        message = before + end if mark else message
+    return message
 
 
 def without_values(reason: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,7 +244,7 @@ def events(connection: Connection, batch: Batch, personal: bool) -> list[dict[st
     """Who did what when; the reason of a failure without values of the file."""
     found = batches.events(connection, batch.seqno)
     if not personal:
-        found = [e | {"detail": (e["detail"] or "").partition(EXAMPLES_BEGIN)[0] or None} for e in found]
+        found = [e | {"detail": without_quotes(e["detail"] or "") or None} for e in found]
     return found
 
 

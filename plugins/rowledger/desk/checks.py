@@ -17,7 +17,7 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import Request
 
-from rowledger.desk.batch_view import EXAMPLES_BEGIN, without_values
+from rowledger.desk.batch_view import without_quotes, without_values
 from rowledger.desk.context import Desk
 from rowledger.desk.problems import Refused
 from rowledger.errors import NotJudged
@@ -80,7 +80,7 @@ def told(judgement: Judgement, personal: bool) -> dict[str, Any]:
         return dict(vars(judgement))
     message = judgement.error_message
     return vars(judgement) | {
-        "error_message": message and message.partition(EXAMPLES_BEGIN)[0],
+        "error_message": message and without_quotes(message),
         "warnings": [without_values(warning) for warning in judgement.warnings],
         "reasons": [{name: value for name, value in one.items() if name != "example"} for one in judgement.reasons],
         "records": [_without_values(record) for record in judgement.records],

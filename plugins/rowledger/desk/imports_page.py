@@ -66,7 +66,7 @@ def changes(
     request: Request,
     kinds: Kinds,
     connection: ConnectionDep,
-    seen: Annotated[str, Query(max_length=10_000, pattern=r"^(\d{1,18}-[0-9a-f]{12}(,|$))*$")] = "",
+    seen: Annotated[str, Query(max_length=10_000, pattern=r"^([1-9][0-9]{0,17}-[0-9a-f]{12}(,|$))*$")] = "",
     newest: Annotated[int | None, Query(ge=0, lt=2**62)] = None,
 ) -> Response:
     """The rows of an open page that have changed since it saw them, and how many batches are newer than all of it."""

@@ -29,7 +29,7 @@ function say(sentence, how = "done", link = null) {
 }
 
 async function problemOf(status, text) {
-  if (status === 401) return { detail: "Your session has ended. Reload the whole page in your browser to sign in again." };
+  if (status === 401) return { detail: "Your session has ended. Sign in to Airflow in another tab of this browser, then try again here: what you typed stays." };
   try { return JSON.parse(text); } catch { return { detail: `The server answered ${status}. Try again in a moment.` }; }
 }
 

@@ -12,6 +12,7 @@
   const recordsOf = () => $$("fieldset.record", form());
   const ticked = () => recordsOf().filter((record) => $(".tick", record).checked);
   const inputs = (record) => $$(".cell-in input, .cell-in textarea", record);
+  const unsent = () => form() && recordsOf().some((record) => record.dataset.changed !== undefined);
   const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
   // The cells as they are to stand in the file; fields beyond the last column go if they are empty.
@@ -53,6 +54,11 @@
       faultAt(event.target.closest(".cell-in"), []);
     }
     update();
+  });
+
+  // In a field, Enter would send everything that is ticked.
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.matches?.("#mend input")) event.preventDefault();
   });
 
   function faultAt(place, sentences) {
@@ -176,10 +182,20 @@
     if (event.target.closest("#send-wrong")) { $("#ask-wrong").close(); send(); }
     const page = event.target.closest("[data-page]");
     if (page) {
-      leaveFor = page.dataset.page;
-      if (recordsOf().some((record) => record.dataset.changed !== undefined)) $("#ask-leave").showModal();
-      else htmx.ajax("GET", leaveFor, "#to-mend");
+      leaveFor = () => htmx.ajax("GET", page.dataset.page, "#to-mend");
+      if (unsent()) $("#ask-leave").showModal();
+      else leaveFor();
     }
-    if (event.target.closest("#leave")) { $("#ask-leave").close(); htmx.ajax("GET", leaveFor, "#to-mend"); }
+    if (event.target.closest("#leave")) { $("#ask-leave").close(); leaveFor(); }
   });
+
+  // Before whoever else listens to a link: what was changed is not lost without a question.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("a[href]");
+    if (!link || link.target === "_blank" || event.ctrlKey || event.metaKey || event.shiftKey || !unsent()) return;
+    event.preventDefault();
+    event.stopPropagation();
+    leaveFor = () => { location.href = link.href; };
+    $("#ask-leave").showModal();
+  }, true);
 })();
