@@ -14,6 +14,7 @@ from rowledger.layouts import REASON_HEADER, REASON_MARK
 from rowledger.model import Batch, Outcome, Reason, Reject
 from rowledger.parked import GIVEN_UP
 from rowledger.templates import ImportTemplate
+from rowledger.text_in import codec_of
 
 _SQL = queries("ledger")
 NOT_LOADED: list[str] = [Outcome.REJECTED, Outcome.IGNORED, Outcome.PARKED]
@@ -120,6 +121,8 @@ def rejects_as_csv(
             cells += [""] * (width - len(cells))
             reasons = record["parked"]["reasons"] if record["parked"] else record["reasons"]
             messages = " ".join(reason["message"] for reason in reasons)
+            # The file may have to be in an encoding that has not all signs of our sentences.
+            messages = messages.encode(codec_of(template), "xmlcharrefreplace").decode(codec_of(template))
             yield line([*cells, f"{REASON_MARK}{messages}"])
 
 
@@ -127,9 +130,9 @@ def export_rejects(
     connection: Connection, batch: Batch, template: ImportTemplate, header: Iterable[str], out: TextIO
 ) -> int:
     """Write them to a file; returns their number."""
-    lines = rejects_as_csv(connection, batch, template, header)
-    out.write(next(lines))
-    return sum(1 for line in lines if out.write(line))
+    with contextlib.closing(rejects_as_csv(connection, batch, template, header)) as lines:
+        out.write(next(lines))
+        return sum(1 for line in lines if out.write(line))
 
 
 def as_csv(found: Generator[dict[str, Any]]) -> Generator[str]:

@@ -83,8 +83,14 @@ def _rejects(connection: Connection, settings: Settings, batch: Batch, template:
     with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="rerun-") as folder:
         path = Path(folder) / "rejects.csv"
         encoding = template.file.encoding
-        with path.open("w", encoding=encoding, errors="xmlcharrefreplace", newline="") as out:
-            count = ledger.export_rejects(connection, batch, template, header, out)
+        try:
+            with path.open("w", encoding=encoding, newline="") as out:
+                count = ledger.export_rejects(connection, batch, template, header, out)
+        except UnicodeEncodeError as error:  # the template has another encoding since
+            raise NotPossible(
+                f'The character "{error.object[error.start]}" of a rejected record cannot be written in {encoding}, the '
+                "encoding of the template by now. Rerun them with the template of the upload, or mend them."
+            ) from None
         if not count:
             raise NotPossible(f"Import batch {batch.seqno} has no rejected records.")
         with path.open("rb") as source:

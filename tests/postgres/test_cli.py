@@ -261,6 +261,30 @@ def test_give_up_says_what_it_needs(parking: Call) -> None:
 # A file once more ---------------------------------------------------------------------------------------------
 
 
+def test_rejects_that_the_encoding_of_the_current_template_does_not_have_are_not_sent_as_something_else(
+    call: Call, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "templates"
+    shutil.copytree(ROOT / "include" / "templates", folder)
+    monkeypatch.setenv("ROWLEDGER_TEMPLATES", str(folder))
+    for name in ("Łukasz", "Brontë"):
+        seqno = call("submit", write(f"Customer number,Last name\nK 2,{name}\n"), *CONTACTS, "--json").json[
+            "seqno"
+        ]
+        call("work", str(seqno))
+    template = folder / "contacts.yml"
+    template.write_text(
+        template.read_text(encoding="utf-8").replace("encoding: utf-8", "encoding: iso-8859-1", 1),
+        encoding="utf-8",
+    )
+    refused = call("rerun", "1", "--template", "current")
+    assert refused.code == 2
+    assert 'The character "Ł" of a rejected record cannot be written in iso-8859-1' in refused.err
+    assert call("rerun", "2", "--template", "current", "--json").json["parent_seqno"] == 2
+    call("work", "--all-waiting")
+    assert call("records", "3", "--json").json["raw"][1] == "Brontë"
+
+
 def test_a_batch_is_reprocessed_as_a_batch_of_its_own_with_the_old_or_the_current_template(
     call: Call, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

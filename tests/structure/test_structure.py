@@ -57,7 +57,7 @@ ARROWS = {
     **dict.fromkeys(LOADERS, "db loading model staging templates"),
     "loading.contract_status": "db loading model parked staging templates",
     "lanes": "db model staging",
-    "ledger": "db layouts model parked templates",
+    "ledger": "db layouts model parked templates text_in",
     "contracts": "db domains errors",
     "contacts": "db domains errors",
     "timers": "db domains",
