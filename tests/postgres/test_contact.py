@@ -457,6 +457,103 @@ def test_rule_3_records_with_different_keys_of_a_stored_contact_are_about_one_co
     assert contacts(connection, "last_name") == [("By number",)]
 
 
+@pytest.mark.parametrize("match", ["external_id, email", "email, external_id"])
+@pytest.mark.parametrize(
+    ("stored", "lines", "left"),
+    [
+        (",ada@example.com,Old", ["K1,ada@example.com,One", "K1,,Two"], ("K1", "ada@example.com", "Two")),
+        (",ada@example.com,Old", ["K1,ada@example.com,One", "K1,ada@x.example,Two"], ("K1", "ada@x.example", "Two")),
+        ("K1,ada@example.com,Old", ["K1,ada@x.example,One", ",ADA@x.example,Two"], ("K1", "ADA@x.example", "Two")),
+        ("K1,,Old", ["K1,ada@example.com,One", ",ada@example.com,Two"], ("K1", "ada@example.com", "Two")),
+    ],
+)  # fmt: skip
+def test_rule_3_a_last_record_that_finds_nobody_is_about_the_contact_of_those_before_it(
+    match: str, stored: str, lines: list[str], left: tuple[str, ...], apply: Apply, settings: Settings, connection: Connection
+) -> None:  # fmt: skip
+    """Two lines of one file end as they do as two files, and as they do when the file comes again."""
+    change(settings, "match: [external_id, email]", f"match: [{match}]")
+    apply(SHORT, stored)
+    assert apply(SHORT, *lines) == [("rejected", "superseded_in_file"), ("updated",)]
+    assert contacts(connection, "external_id", "email", "last_name") == [left]
+    assert apply(SHORT, *lines) == [("rejected", "superseded_in_file"), ("unchanged",)]
+    for line in (stored, *lines):
+        apply(SHORT, line, domain="OTHER")
+    assert contacts(connection, "external_id", "email", "last_name") == [left, left]
+
+
+def test_rule_3_a_chain_of_records_is_about_the_stored_contact_that_one_of_them_finds(
+    apply: Apply, connection: Connection
+) -> None:
+    apply(SHORT, ",ada@example.com,Old")
+    lines = ["K1,ada@example.com,One", "K1,ada@x.example,Two", ",ada@x.example,Three", ",ada@x.example,Three"]
+    superseded = ("rejected", "superseded_in_file")
+    assert apply(SHORT, *lines) == [superseded, superseded, ("updated",), ("unchanged",)]
+    assert contacts(connection, "external_id", "email", "last_name") == [(None, "ada@x.example", "Three")]
+
+
+def test_rule_3_origins_and_lists_of_a_last_record_that_finds_nobody_go_to_the_contact_of_the_others(
+    apply: Apply, connection: Connection
+) -> None:
+    apply(WIDE, wide(mail="ada@example.com", city="Ulm", tags="a"))
+    lines = [
+        wide("K1", "ada@example.com", city="Bonn"),
+        wide("K1", city="-", tags="b", origins="WEB", out="NEWS"),
+    ]
+    assert apply(WIDE, *lines) == [("rejected", "superseded_in_file"), ("updated",)]
+    assert contacts(connection, "external_id", "city", "attributes") == [("K1", None, {"tags": ["a", "b"]})]
+    assert links(connection) == [("K1", "WEB", 2, 2), ("K1", "NEWS", False, 2, 2)]
+
+
+def test_rule_3_a_last_record_with_another_external_id_is_somebody_else(
+    apply: Apply, connection: Connection
+) -> None:
+    apply(SHORT, "K1,ada@example.com,Old")
+    told = apply(SHORT, "K1,ada@x.example,One", "K2,ada@x.example,Two")
+    assert told == [("rejected", "superseded_in_file"), ("created",)]
+    assert contacts(connection, "external_id", "email", "last_name") == [
+        ("K1", "ada@example.com", "Old"), ("K2", "ada@x.example", "Two"),
+    ]  # fmt: skip
+
+
+def test_rule_3_of_two_stored_contacts_a_last_record_that_finds_neither_takes_none(
+    apply: Apply, connection: Connection
+) -> None:
+    apply(SHORT, ",ada@example.com,Old", ",bob@example.com,Old")
+    told = apply(SHORT, "K1,ada@example.com,One", "K1,bob@example.com,Two", "K1,,Three")
+    assert told == [("rejected", "superseded_in_file")] * 2 + [("created",)]
+    assert contacts(connection, "external_id", "email", "last_name") == [
+        ("K1", None, "Three"), (None, "ada@example.com", "Old"), (None, "bob@example.com", "Old"),
+    ]  # fmt: skip
+
+
+def test_rule_3_a_record_that_is_refused_leads_no_other_to_its_contact(
+    apply: Apply, settings: Settings, connection: Connection
+) -> None:
+    apply(SHORT, ",ada@example.com,Old")
+    assert apply(SHORT, "K1,ada@example.com,", "K1,,Two") == [("rejected", "required"), ("created",)]
+    change(settings, "title: All", "policies: {mode: create_only}\ntitle: All", "wide")
+    told = apply(WIDE, wide("K2", "ada@example.com", "One"), wide("K2", name="Two"))
+    assert told == [("ignored", "exists_already"), ("created",)]
+    change(settings, "mode: create_only", "mode: update_only", "wide")
+    told = apply(WIDE, wide("K3", "ada@example.com", "One"), wide("K3", name="Two"))
+    assert told == [("updated",), ("ignored", "unknown_contact")]
+    assert contacts(connection, "external_id", "email", "last_name") == [
+        ("K1", None, "Two"), ("K2", None, "Two"), ("K3", "ada@example.com", "One"),
+    ]  # fmt: skip
+
+
+def test_rule_3_where_one_key_finds_contacts_another_value_of_it_is_somebody_else(
+    apply: Apply, settings: Settings, connection: Connection
+) -> None:
+    change(settings, "match: [external_id, email]", "match: [email]")
+    apply(SHORT, ",ada@example.com,Old")
+    told = apply(SHORT, "K1,ada@example.com,One", "K1,bob@example.com,Two")
+    assert told == [("rejected", "superseded_in_file"), ("created",)]
+    assert contacts(connection, "external_id", "email", "last_name") == [
+        ("K1", "bob@example.com", "Two"), (None, "ada@example.com", "Old"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_rule_3_the_result_does_not_depend_on_the_size_of_chunks(
     size: int, apply: Apply, settings: Settings, submit: Submit, became: Became, connection: Connection

@@ -159,6 +159,7 @@ def _parts(batch: Batch, template: ImportTemplate) -> dict[str, sql.Composable]:
         "email": sql.SQL("s.email" if "email" in filled else "NULL::text"),
         "other_key": sql.SQL('lower(s.email COLLATE "C")' if keys[0] == "external_id" else "s.external_id"),
         "found": found,
+        "about": _sql("about_two" if len(keys) > 1 else "about_one"),
         "conflicting": _sql("conflicting_two" if len(keys) > 1 else "conflicting_one", found=found),
         "refused_by_mode": sql.SQL(_REFUSED_BY_MODE.get(template.policies.mode or "", "")).format(
             found=found

@@ -88,15 +88,29 @@ SELECT record_no, match_key, warnings, {staged}
 FROM {staging}
 WHERE (%(after)s::text IS NULL OR match_key > %(after)s) AND match_key <= %(upto)s
 
+-- name: about_one
+-- The template finds contacts by one key: another value of it is another contact.
+own_id
+
+-- name: about_two
+-- Whose own keys find nobody is about the one contact that the records which share keys with it find, if that has no
+-- external id or the record names none.
+CASE WHEN own_id IS NULL AND refused IS NULL
+      AND min(own_id) FILTER (WHERE refused IS NULL) OVER of_contact = max(own_id) FILTER (WHERE refused IS NULL) OVER of_contact
+      AND (external_id IS NULL
+           OR NOT bool_or(by_external_id IS NOT NULL OR owner_external_id IS NOT NULL)
+                  FILTER (WHERE refused IS NULL) OVER of_contact)
+     THEN min(own_id) FILTER (WHERE refused IS NULL) OVER of_contact ELSE own_id END
+
 -- name: find
 -- The records of a chunk and the contacts they lead to. A statement of its own: looked up while new contacts are being
 -- inserted, an index that the planner chose for an empty table would be read again and again.
 CREATE TEMPORARY TABLE source ON COMMIT DROP AS
-SELECT *,
+SELECT *, {about} AS contact_id,
        max(record_no) FILTER (WHERE refused IS NULL) OVER of_contact AS last_no,
        refused IS NULL AND count(*) FILTER (WHERE refused IS NULL) OVER of_contact > 1 AS repeated
 FROM (
-    SELECT *, {found} AS contact_id,
+    SELECT *, {found} AS own_id,
            CASE WHEN starts_with(match_key, E'\x01') OR {conflicting} THEN 'conflicting_keys' {refused_by_mode} END AS refused
     FROM ({owners}) AS owners
 ) AS judged
