@@ -139,6 +139,16 @@ def test_a_file_of_rejects_only_is_read_to_its_end(read: Read) -> None:
         ]
 
 
+@pytest.mark.parametrize("bad", ["1,2,3,4,5", '"a"b,1'])
+@pytest.mark.parametrize("mix", ["{bad}", "1,a\n{bad}\n{bad}\n{bad}", "1,a\n1,a\n{bad}"])
+def test_a_chunk_is_no_larger_for_the_records_that_cannot_be_cut(read: Read, bad: str, mix: str) -> None:
+    lines = (mix.format(bad=bad) + "\n") * 40
+    with read("Number,Name\n1,a\n" + lines + lines) as records:
+        sizes = [chunk.records for chunk in records.chunks(0, 7)]
+        assert sizes == [7] * (records.count // 7) + [records.count % 7] * (records.count % 7 > 0)
+        assert records.count == 1 + 2 * lines.count("\n")
+
+
 def test_rejects_keep_their_raw_cells(read: Read) -> None:
     with read('Number,Name\n1\n2,"b\nb",x\n"3"c,d\n') as records:
         (chunk,) = records.chunks(0, 100)
