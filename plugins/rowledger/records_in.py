@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import fcntl
 import io
 import os
@@ -36,6 +37,7 @@ from rowledger.structure import (
     cut,
     open_quote,
     record_too_long,
+    records_too_long,
     width_reason,
 )
 from rowledger.templates import ImportTemplate
@@ -45,6 +47,8 @@ FOLDER_PREFIX = "records-"
 SWEEP_SECONDS = 60
 SHOWN_BYTES = 10_000  # DuckDB shows no more of a rejected line
 CHUNK_CELLS = 5_000_000
+CHUNK_BYTES = 50_000_000
+ROOMS = ((64, 122_880), (256, 2_048))  # MB for DuckDB, rows it keeps together; the second for long records
 SPARE_COLUMNS = 2
 NOWHERE = "\x01rowledger-null\x02"
 
@@ -100,7 +104,7 @@ class Records:
         facts = prepare(path, text, template)
         self.layout = read_layout(text, template)
         self._offset = 1 if template.file.header else 0
-        self._text = text
+        self._text, self._bytes = text, text.stat().st_size
         self._cut(text)
         self._number()
         self._reopen()
@@ -112,33 +116,66 @@ class Records:
         """Cut the text into the scratch table ``records``: one row per line of records, in order."""
         import duckdb
 
+        for megabytes, together in ROOMS:
+            self._megabytes = megabytes + self.layout.width // 5  # a column takes about 0.13 MB
+            try:
+                self._cut_within(text, together)
+            except (duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
+                if "temp_directory" in str(error):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder)) from error
+                if "Out of Memory" not in str(error) and "pin block" not in str(error):
+                    raise  # the disk, not the file
+                self._db.close()
+                self._refuse_too_long(text)
+            except duckdb.IOException:
+                raise
+            except duckdb.Error as error:
+                raise SetupError(
+                    f"The file could not be cut into records ({type(error).__name__})."
+                ) from error
+            else:
+                return
+        raise records_too_long()
+
+    def _cut_within(self, text: Path, together: int) -> None:
+        import duckdb
+
         columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(self.layout.width + SPARE_COLUMNS))
-        self._db = duckdb.connect(str(self._folder / "records.duckdb"))
-        self._db.execute("SET threads = 1")
+        self._file = self._folder / f"records_{together}.duckdb"
+        self._db = duckdb.connect(
+            config={
+                "threads": 1,
+                "memory_limit": f"{self._megabytes}MB",
+                "temp_directory": str(self._folder),
+            }
+        )
+        self._db.execute(f"ATTACH '{self._file}' AS scratch (ROW_GROUP_SIZE {together})")
+        self._db.execute("USE scratch")
         self._db.execute(
-            f"SET memory_limit = '{64 + self.layout.width // 5}MB'"
-        )  # a column takes about 0.13 MB
-        self._db.execute(f"SET temp_directory = '{self._folder}'")
-        try:
-            self._db.execute(
-                f"""CREATE TABLE records AS SELECT * FROM read_csv($path, columns={{{columns}}}, header=false,
-                    auto_detect=false, all_varchar=true, strict_mode=true, store_rejects=true, rejects_limit=0,
-                    delim=$delimiter, quote=$quote, escape=$quote, null_padding=true, parallel=false,
-                    nullstr=$nowhere, new_line='\\n', buffer_size={BLOCK_BYTES},
-                    max_line_size={MAX_RECORD_BYTES})""",  # noqa: S608 - only our own numbers
-                {
-                    "path": str(text),
-                    "delimiter": self._template.file.delimiter,
-                    "quote": self._template.file.quote,
-                    "nowhere": NOWHERE,
-                },
-            )
-        except duckdb.OutOfMemoryException:
-            raise _too_long(text, self._template) from None
-        except (duckdb.IOException, duckdb.TransactionException):  # the disk, not the file
-            raise
-        except duckdb.Error as error:
-            raise SetupError(f"The file could not be cut into records ({type(error).__name__}).") from error
+            f"""CREATE TABLE records AS SELECT * FROM read_csv($path, columns={{{columns}}}, header=false,
+                auto_detect=false, all_varchar=true, strict_mode=true, store_rejects=true, rejects_limit=0,
+                delim=$delimiter, quote=$quote, escape=$quote, null_padding=true, parallel=false,
+                nullstr=$nowhere, new_line='\\n', buffer_size={BLOCK_BYTES},
+                max_line_size={MAX_RECORD_BYTES})""",  # noqa: S608 - only our own numbers
+            {
+                "path": str(text),
+                "delimiter": self._template.file.delimiter,
+                "quote": self._template.file.quote,
+                "nowhere": NOWHERE,
+            },
+        )
+
+    def _refuse_too_long(self, text: Path) -> None:
+        """Name a record that does not fit into memory: read on record by record until one is over the limit."""
+        number = 0 if self._template.file.header else 1
+        with text.open(encoding="utf-8", newline="") as file:
+            try:
+                for record in cut(bounded_lines(file), self._template):
+                    if sum(map(len, record)) > MAX_RECORD_BYTES:
+                        raise record_too_long(number)
+                    number += bool(record) and record != [MARK]
+            except csv.Error:
+                raise record_too_long(number) from None
 
     def _reopen(self) -> None:
         """Give back what cutting took: from here on the scratch table is only read, a chunk at a time."""
@@ -146,10 +183,10 @@ class Records:
 
         self._db.close()
         self._db = duckdb.connect(
-            str(self._folder / "records.duckdb"),
+            str(self._file),
             config={
                 "threads": 1,
-                "memory_limit": f"{32 + self.layout.width // 5}MB",
+                "memory_limit": f"{self._megabytes - ROOMS[0][0] // 2}MB",
                 "temp_directory": str(self._folder),
             },
         )
@@ -219,7 +256,7 @@ class Records:
 
         upto = self.count if upto is None else upto
         start, end, first = self._line_after(after), self._line_after(upto), after + 1
-        size = max(1, min(size, CHUNK_CELLS // self.layout.width))
+        size = max(1, min(size, CHUNK_CELLS // self.layout.width, CHUNK_BYTES * self._lines // self._bytes))
         while start < end:
             stop = min(start + size, end)
             last = upto if stop == end else int(self._number_of(stop - 1))
@@ -470,15 +507,3 @@ def _read_again(text: Path, byte: int, template: ImportTemplate) -> list[str]:
     with text.open("rb") as source, io.TextIOWrapper(source, encoding="utf-8", newline="") as lines:
         source.seek(byte - 1)
         return [cell.replace(MARK, "") for cell in next(cut(bounded_lines(lines), template))]
-
-
-def _too_long(text: Path, template: ImportTemplate) -> FileError:
-    """Name the record that did not fit into memory: read on record by record until one is over the limit."""
-    number = 0 if template.file.header else 1
-    with text.open(encoding="utf-8", newline="") as file:
-        try:
-            for record in cut(bounded_lines(file), template):
-                number += bool(record) and record != [MARK]
-        except csv.Error:
-            return record_too_long(number)
-    raise SetupError("There is too little memory to cut this file into records.")

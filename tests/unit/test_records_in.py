@@ -224,6 +224,36 @@ def test_an_open_quote_is_named_with_the_record_it_opens_in(read: Read) -> None:
     assert caught.value.rule == "unterminated_quote"
 
 
+@pytest.mark.parametrize(("records_in_file", "size"), [(1_000, 60_000), (70, 900_000)])
+def test_long_records_come_back_whole(read: Read, records_in_file: int, size: int) -> None:
+    def cell(number: int) -> str:
+        line = f"{number}" * 300 + "\n"
+        return line * (size // len(line))
+
+    content = "".join(f'{number},"{cell(number)}"\n' for number in range(1, records_in_file + 1))
+    with read(f"Number,Name\n{content}0,short\n") as records:
+        assert records.count == records_in_file + 1
+        number = 0
+        for chunk in records.chunks(0, 50_000):
+            assert chunk.cells.nbytes < 60_000_000
+            for row in chunk.cells.to_pylist():
+                number += 1
+                expected = (f"{number}", cell(number)) if number <= records_in_file else ("0", "short")
+                assert row["record_no"] == number
+                assert (row["c0"], row["c1"]) == expected
+        assert number == records.count
+
+
+def test_too_many_long_records_in_a_row_are_for_the_sender_to_mend(
+    read: Read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("rowledger.records_in.ROOMS", ((64, 122_880), (64, 2_048)))
+    with pytest.raises(FileError, match="at most 100 MB each") as caught:
+        read("Number,Name\n" + f"1,{'x' * 60_000}\n" * 1_000)
+    assert caught.value.rule == "records_too_long"
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
 def test_nothing_is_left_in_the_scratch_folder(read: Read, tmp_path: Path) -> None:
     with read("Number,Name\n1,a\n") as records:
         found(records)
