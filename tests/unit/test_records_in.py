@@ -224,6 +224,12 @@ def test_an_open_quote_is_named_with_the_record_it_opens_in(read: Read) -> None:
     assert caught.value.rule == "unterminated_quote"
 
 
+def test_a_record_is_kept_once_however_many_fields_it_has_too_many(read: Read) -> None:
+    with read("Number,Name\n" + f"1,a{',x' * 500}\n" * 2 + '"a"b,1\n') as records:
+        assert records._query("SELECT line FROM bad") == [(2,), (3,), (4,)]
+        assert [rules for _, rules in found(records)] == [["too_many_fields"]] * 2 + [["bad_quoting"]]
+
+
 @pytest.mark.parametrize(("records_in_file", "size"), [(1_000, 60_000), (70, 900_000)])
 def test_long_records_come_back_whole(read: Read, records_in_file: int, size: int) -> None:
     def cell(number: int) -> str:
