@@ -2,7 +2,8 @@
 
 In: the bytes of an upload and its template. Out: ``Records``: how many there are, structural rejects, and chunks of
 raw cells as Arrow tables. Promises: every record of a readable file gets a number (1 for the first after the header,
-blank lines are skipped and counted apart) and is either in a chunk or a structural reject; memory is flat.
+blank lines are skipped and counted apart) and is either in a chunk or a structural reject; memory is flat, but for
+what DuckDB holds while it cuts: some kilobytes for every field beyond the spare columns.
 
 The bytes are first brought into one form (``prepare``: UTF-8, LF, no byte-order mark), then DuckDB's CSV reader cuts
 them into a scratch database. It is asked to pad short records with a null that no file can contain, so that the
