@@ -141,7 +141,8 @@ def _on_disk() -> Iterator[None]:
         duckdb.IOException,
         duckdb.TransactionException,
     ) as error:  # its words end with those of the system
-        raise TryAgain(f"The worker cannot use its disk: {str(error).rpartition(': ')[2]}.") from error
+        why = str(error).partition("\n")[0].rpartition(": ")[2]
+        raise TryAgain(f"The worker cannot use its disk: {why}.") from error
 
 
 @_on_disk()

@@ -2,7 +2,8 @@
 
 In: the bytes of an upload and its template. Out: ``Records``: how many there are, structural rejects, and chunks of
 raw cells as Arrow tables. Promises: every record of a readable file gets a number (1 for the first after the header,
-blank lines are skipped and counted apart) and is either in a chunk or a structural reject; memory is flat.
+blank lines are skipped and counted apart) and is either in a chunk or a structural reject; memory is flat, but for
+what DuckDB holds while it cuts: some kilobytes for every field beyond the spare columns.
 
 The bytes are first brought into one form (``prepare``: UTF-8, LF, no byte-order mark), then DuckDB's CSV reader cuts
 them into a scratch database. It is asked to pad short records with a null that no file can contain, so that the
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import fcntl
 import io
 import os
@@ -36,6 +38,7 @@ from rowledger.structure import (
     cut,
     open_quote,
     record_too_long,
+    records_too_long,
     width_reason,
 )
 from rowledger.templates import ImportTemplate
@@ -45,6 +48,8 @@ FOLDER_PREFIX = "records-"
 SWEEP_SECONDS = 60
 SHOWN_BYTES = 10_000  # DuckDB shows no more of a rejected line
 CHUNK_CELLS = 5_000_000
+CHUNK_BYTES = 50_000_000
+ROOMS = ((64, 122_880), (256, 2_048))  # MB for DuckDB, rows it keeps together; the second for long records
 SPARE_COLUMNS = 2
 NOWHERE = "\x01rowledger-null\x02"
 
@@ -100,14 +105,10 @@ class Records:
         facts = prepare(path, text, template)
         self.layout = read_layout(text, template)
         self._offset = 1 if template.file.header else 0
+        self._text, self._bytes = text, text.stat().st_size
         self._cut(text)
-        self._number(text)
+        self._number()
         self._reopen()
-        if self.count > template.file.max_records:
-            raise FileError(
-                "too_many_records",
-                f"The file has {self.count:,} records; this template takes {template.file.max_records:,} at most.",
-            )
         self.warnings = (*facts.warnings, *self.layout.warnings)
         self._inner_breaks = facts.controls or facts.lines != self._lines
         self._inner_blanks = facts.blank_lines != self.blank_lines
@@ -116,33 +117,66 @@ class Records:
         """Cut the text into the scratch table ``records``: one row per line of records, in order."""
         import duckdb
 
+        for megabytes, together in ROOMS:
+            self._megabytes = megabytes + self.layout.width // 5  # a column takes about 0.13 MB
+            try:
+                self._cut_within(text, together)
+            except (duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
+                if "temp_directory" in str(error):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder)) from error
+                if "Out of Memory" not in str(error) and "pin block" not in str(error):
+                    raise  # the disk, not the file
+                self._db.close()
+                self._refuse_too_long(text)
+            except duckdb.IOException:
+                raise
+            except duckdb.Error as error:
+                raise SetupError(
+                    f"The file could not be cut into records ({type(error).__name__})."
+                ) from error
+            else:
+                return
+        raise records_too_long()
+
+    def _cut_within(self, text: Path, together: int) -> None:
+        import duckdb
+
         columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(self.layout.width + SPARE_COLUMNS))
-        self._db = duckdb.connect(str(self._folder / "records.duckdb"))
-        self._db.execute("SET threads = 1")
+        self._file = self._folder / f"records_{together}.duckdb"
+        self._db = duckdb.connect(
+            config={
+                "threads": 1,
+                "memory_limit": f"{self._megabytes}MB",
+                "temp_directory": str(self._folder),
+            }
+        )
+        self._db.execute(f"ATTACH '{self._file}' AS scratch (ROW_GROUP_SIZE {together})")
+        self._db.execute("USE scratch")
         self._db.execute(
-            f"SET memory_limit = '{64 + self.layout.width // 5}MB'"
-        )  # a column takes about 0.13 MB
-        self._db.execute(f"SET temp_directory = '{self._folder}'")
-        try:
-            self._db.execute(
-                f"""CREATE TABLE records AS SELECT * FROM read_csv($path, columns={{{columns}}}, header=false,
-                    auto_detect=false, all_varchar=true, strict_mode=true, store_rejects=true, rejects_limit=0,
-                    delim=$delimiter, quote=$quote, escape=$quote, null_padding=true, parallel=false,
-                    nullstr=$nowhere, new_line='\\n', buffer_size={BLOCK_BYTES},
-                    max_line_size={MAX_RECORD_BYTES})""",  # noqa: S608 - only our own numbers
-                {
-                    "path": str(text),
-                    "delimiter": self._template.file.delimiter,
-                    "quote": self._template.file.quote,
-                    "nowhere": NOWHERE,
-                },
-            )
-        except duckdb.OutOfMemoryException:
-            raise _too_long(text, self._template) from None
-        except (duckdb.IOException, duckdb.TransactionException):  # the disk, not the file
-            raise
-        except duckdb.Error as error:
-            raise SetupError(f"The file could not be cut into records ({type(error).__name__}).") from error
+            f"""CREATE TABLE records AS SELECT * FROM read_csv($path, columns={{{columns}}}, header=false,
+                auto_detect=false, all_varchar=true, strict_mode=true, store_rejects=true, rejects_limit=0,
+                delim=$delimiter, quote=$quote, escape=$quote, null_padding=true, parallel=false,
+                nullstr=$nowhere, new_line='\\n', buffer_size={BLOCK_BYTES},
+                max_line_size={MAX_RECORD_BYTES})""",  # noqa: S608 - only our own numbers
+            {
+                "path": str(text),
+                "delimiter": self._template.file.delimiter,
+                "quote": self._template.file.quote,
+                "nowhere": NOWHERE,
+            },
+        )
+
+    def _refuse_too_long(self, text: Path) -> None:
+        """Name a record that does not fit into memory: read on record by record until one is over the limit."""
+        number = 0 if self._template.file.header else 1
+        with text.open(encoding="utf-8", newline="") as file:
+            try:
+                for record in cut(bounded_lines(file), self._template):
+                    if sum(map(len, record)) > MAX_RECORD_BYTES:
+                        raise record_too_long(number)
+                    number += bool(record) and record != [MARK]
+            except csv.Error:
+                raise record_too_long(number) from None
 
     def _reopen(self) -> None:
         """Give back what cutting took: from here on the scratch table is only read, a chunk at a time."""
@@ -150,45 +184,54 @@ class Records:
 
         self._db.close()
         self._db = duckdb.connect(
-            str(self._folder / "records.duckdb"),
+            str(self._file),
             config={
                 "threads": 1,
-                "memory_limit": f"{32 + self.layout.width // 5}MB",
+                "memory_limit": f"{self._megabytes - ROOMS[0][0] // 2}MB",
                 "temp_directory": str(self._folder),
             },
         )
 
-    def _number(self, text: Path) -> None:
+    def _number(self) -> None:
         """Find the line of every blank and every reject, and from them the numbers of the records."""
         import numpy as np
 
         ((accepted,),) = self._query("SELECT count(*) FROM records")
-        bad = self._query(
-            "SELECT line, min(error_type), any_value(csv_line), min(line_byte_position) FROM reject_errors "
-            "GROUP BY line ORDER BY line"
+        self._bad_lines = np.unique(self._numbers("SELECT line FROM reject_errors"))
+        self._blank_lines = self._line_of(
+            self._numbers(
+                "SELECT rowid FROM records WHERE c0 = $mark AND c1 IS NULL ORDER BY rowid", {"mark": MARK}
+            )
         )
-        self._bad_lines = np.array([line for line, *_ in bad], dtype=np.int64)
-        blank_rows = self._query(
-            "SELECT rowid FROM records WHERE c0 = $mark AND c1 IS NULL ORDER BY rowid", {"mark": MARK}
-        )
-        self._blank_lines = self._line_of(np.array([row for (row,) in blank_rows], dtype=np.int64))
-        self._lines = accepted + len(bad)
-        for line, error, *_ in bad:
-            if error == "LINE SIZE OVER MAXIMUM":  # DuckDB loses its place behind such a record
-                raise record_too_long(int(self._number_of(line)))
+        self._lines = accepted + len(self._bad_lines)
+        lost = "SELECT min(line) FROM reject_errors WHERE error_type = 'LINE SIZE OVER MAXIMUM'"
+        ((line,),) = self._query(lost)
+        if line is not None:  # DuckDB loses its place behind such a record
+            raise record_too_long(int(self._number_of(line)))
         last = self._query("SELECT c0 FROM records ORDER BY rowid DESC LIMIT 1")
-        if last != [(END_MARK,)] or (bad and bad[-1][0] == self._lines):
+        if last != [(END_MARK,)] or (len(self._bad_lines) and self._bad_lines[-1] == self._lines):
             raise open_quote(int(self._number_of(self._lines)), self._template)
-        self._rows = accepted - 1
         self.blank_lines = len(self._blank_lines)
         self.count = max(0, self._lines - 1 - self.blank_lines - self._offset)
-        self._unnamed_columns()
-        self._structural = [
-            _structural_reject(
-                int(self._number_of(line)), error, raw, byte, text, self.layout.width, self._template
+        if self.count > self._template.file.max_records:
+            raise FileError(
+                "too_many_records",
+                f"The file has {self.count:,} records; "
+                f"this template takes {self._template.file.max_records:,} at most.",
             )
-            for line, error, raw, byte in bad
-        ]
+        self._unnamed_columns()
+        self._db.execute(
+            "CREATE TABLE bad AS SELECT line, error_type AS error, csv_line AS raw, line_byte_position AS byte "
+            "FROM reject_errors QUALIFY line IS DISTINCT FROM lag(line) OVER () "
+            "OR error_type IS DISTINCT FROM lag(error_type) OVER ()"  # it has an error per field too many
+        )
+
+    def _numbers(self, query: str, params: dict[str, Any] | None = None) -> Any:
+        """The one column of a query, as an array: of millions of lines as well."""
+        import numpy as np
+
+        (found,) = self._db.execute(query, params).fetchnumpy().values()
+        return np.asarray(found, dtype=np.int64)
 
     def _line_of(self, row: Any) -> Any:
         """Row of the scratch table (0-based) -> line among all lines of records (1-based)."""
@@ -196,6 +239,12 @@ class Records:
 
         accepted_before = self._bad_lines - 1 - np.arange(len(self._bad_lines))
         return row + 1 + np.searchsorted(accepted_before, row, side="right")
+
+    def _row_of(self, line: int) -> int:
+        """Line -> row of the scratch table; for a reject the row of the next line that has one."""
+        import numpy as np
+
+        return line - 1 - int(np.searchsorted(self._bad_lines, line))
 
     def _number_of(self, line: Any) -> Any:
         """Line -> record number (0 for the header); a blank line has that of the record before it."""
@@ -208,24 +257,34 @@ class Records:
         import numpy as np
 
         upto = self.count if upto is None else upto
-        start, end, first = self._row_after(after), self._row_after(upto), after + 1
-        size = max(1, min(size, CHUNK_CELLS // self.layout.width))
-        structural = [reject for reject in self._structural if after < reject.record_no <= upto]
+        start, end, first = self._line_after(after), self._line_after(upto), after + 1
+        size = max(1, min(size, CHUNK_CELLS // self.layout.width, CHUNK_BYTES * self._lines // self._bytes))
         while start < end:
             stop = min(start + size, end)
-            cells = self._db.sql(
-                "SELECT * FROM records WHERE rowid >= $start AND rowid < $stop",
-                params={"start": start, "stop": stop},
-            ).to_arrow_table()
-            numbers = self._number_of(self._line_of(np.arange(start, stop, dtype=np.int64)))
-            last = upto if stop == end else int(numbers[-1])
-            here = [reject for reject in structural if reject.record_no <= last]
-            structural = structural[len(here) :]
+            last = upto if stop == end else int(self._number_of(stop - 1))
             if last >= first:
-                yield self._chunk(first, last, cells, numbers, here)
+                row, behind = self._row_of(start), self._row_of(stop)
+                cells = self._db.sql(
+                    "SELECT * FROM records WHERE rowid >= $row AND rowid < $behind",
+                    params={"row": row, "behind": behind},
+                ).to_arrow_table()
+                numbers = self._number_of(self._line_of(np.arange(row, behind, dtype=np.int64)))
+                yield self._chunk(first, last, cells, numbers, self._structural(start, stop))
             start, first = stop, max(first, last + 1)
-        if structural:
-            yield self._chunk(first, upto, None, None, structural)
+
+    def _structural(self, start: int, stop: int) -> list[Reject]:
+        """The rejects for the lines of that range that DuckDB could not cut."""
+        found = self._query(
+            "SELECT line, min(error), any_value(raw), min(byte) FROM bad WHERE line >= $start AND line < $stop "
+            "GROUP BY line ORDER BY line",
+            {"start": start, "stop": stop},
+        )
+        return [
+            _structural_reject(
+                int(self._number_of(line)), error, raw, byte, self._text, self.layout.width, self._template
+            )
+            for line, error, raw, byte in found
+        ]
 
     def index_first(self, place: int, clean: Callable[[Any], Any]) -> None:
         """Learn, for every value that a column has more than once, the first record that has it."""
@@ -250,12 +309,12 @@ class Records:
             f"SELECT first_no FROM asked LEFT JOIN first_{place} USING (value) ORDER BY record_no"  # noqa: S608
         ).to_arrow_table()["first_no"]
 
-    def _row_after(self, record_no: int) -> int:
-        """The first row of the scratch table whose record number is above ``record_no``."""
-        low, high = 0, self._rows
+    def _line_after(self, record_no: int) -> int:
+        """The first line whose record number is above ``record_no``; the mark at the end, if there is none."""
+        low, high = 1, self._lines
         while low < high:
             middle = (low + high) // 2
-            if int(self._number_of(self._line_of(middle))) <= record_no:
+            if int(self._number_of(middle)) <= record_no:
                 low = middle + 1
             else:
                 high = middle
@@ -285,16 +344,9 @@ class Records:
 
         width = self.layout.width
         names = [f"c{i}" for i in range(width)]
-        if cells is None:
-            empty = pa.table(
-                {"record_no": pa.array([], pa.int64())} | {n: pa.array([], pa.string()) for n in names}
-            )
-            return Chunk(first, last, empty, tuple(rejects))
         cells = cells.append_column("record_no", pa.array(numbers))
-        wanted = pc.greater_equal(cells["record_no"], first)
         if self.blank_lines:
-            wanted = pc.and_(wanted, pc.invert(pc.and_(pc.equal(cells["c0"], MARK), pc.is_null(cells["c1"]))))
-        cells = _only(cells, wanted)
+            cells = _only(cells, pc.invert(pc.and_(pc.equal(cells["c0"], MARK), pc.is_null(cells["c1"]))))
         if self._inner_blanks:
             cells = _each_cell(cells, lambda column: pc.replace_substring(column, MARK, ""))
         if self.layout.reason_place is not None or not self._template.file.header:
@@ -457,15 +509,3 @@ def _read_again(text: Path, byte: int, template: ImportTemplate) -> list[str]:
     with text.open("rb") as source, io.TextIOWrapper(source, encoding="utf-8", newline="") as lines:
         source.seek(byte - 1)
         return [cell.replace(MARK, "") for cell in next(cut(bounded_lines(lines), template))]
-
-
-def _too_long(text: Path, template: ImportTemplate) -> FileError:
-    """Name the record that did not fit into memory: read on record by record until one is over the limit."""
-    number = 0 if template.file.header else 1
-    with text.open(encoding="utf-8", newline="") as file:
-        try:
-            for record in cut(bounded_lines(file), template):
-                number += bool(record) and record != [MARK]
-        except csv.Error:
-            return record_too_long(number)
-    raise SetupError("There is too little memory to cut this file into records.")

@@ -59,6 +59,15 @@ def record_too_long(number: int) -> FileError:
     )
 
 
+def records_too_long() -> FileError:
+    """No record is too long for itself, but too many long ones follow each other."""
+    return FileError(
+        "records_too_long",
+        "Too many long records follow each other: 2,000 of them have more than 100 MB. Send the file in parts of "
+        "at most 100 MB each, or with shorter records.",
+    )
+
+
 def _place_of(number: int) -> str:
     return f"record {number}" if number else "the header"
 

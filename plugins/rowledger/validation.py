@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rowledger import suites, values
@@ -60,9 +61,9 @@ class Validation:
             for column, place in zip(template.columns, records.layout.places, strict=True)
             if column.unique
         ]
-        for _, place in self._unique:
+        for column, place in self._unique:
             if place is not None:
-                records.index_first(place, values.clean)
+                records.index_first(place, partial(_compared, column))
 
     def judge(self, chunk: Chunk) -> Judged:
         """Let Great Expectations judge every well-formed record of the chunk."""
@@ -136,7 +137,7 @@ class Validation:
             columns[suites.first_record_column(column)] = (
                 pa.nulls(len(numbers), pa.int64())
                 if place is None
-                else self._records.first_with(place, numbers, columns[column.name])
+                else self._records.first_with(place, numbers, _compared(column, columns[column.name]))
             )
         frame = pa.table(columns).to_pandas()
         frame.index = pd.Index(numbers.to_pandas())
@@ -208,6 +209,14 @@ def _cleaned(column: Column, cells: Any) -> Any:
             text = text.combine_chunks()
         text = values.clean_list(text, column.separator)
     return text
+
+
+def _compared(column: Column, cells: Any) -> Any:
+    """Cells as they are compared with those of other records: an email address in any case, as in the keys."""
+    import pyarrow.compute as pc
+
+    text = values.clean(cells)
+    return pc.ascii_lower(text) if column.type == "email" else text
 
 
 def _names(cleared: dict[str, Any]) -> Any:

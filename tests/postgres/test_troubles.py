@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg2
 import pytest
 
@@ -121,6 +122,17 @@ def test_a_full_disk_of_the_worker(
     assert not list((disk.path / "scratch").iterdir())
     disk.resize(50_000)
     assert pipeline.work(here, seqno).counts["created"] == 40_000
+
+
+def test_of_the_disk_only_the_trouble_is_told_and_not_what_the_library_advises() -> None:
+    said = (
+        "IO Error: Could not write file: No space left on device\n\nPossible solutions:\n* Reducing: threads"
+    )
+    with (
+        pytest.raises(TryAgain, match=r"^The worker cannot use its disk: No space left on device\.$"),
+        pipeline._on_disk(),
+    ):
+        raise duckdb.IOException(said)
 
 
 def test_a_full_disk_of_the_database_while_records_are_staged(

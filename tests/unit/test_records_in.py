@@ -139,6 +139,16 @@ def test_a_file_of_rejects_only_is_read_to_its_end(read: Read) -> None:
         ]
 
 
+@pytest.mark.parametrize("bad", ["1,2,3,4,5", '"a"b,1'])
+@pytest.mark.parametrize("mix", ["{bad}", "1,a\n{bad}\n{bad}\n{bad}", "1,a\n1,a\n{bad}"])
+def test_a_chunk_is_no_larger_for_the_records_that_cannot_be_cut(read: Read, bad: str, mix: str) -> None:
+    lines = (mix.format(bad=bad) + "\n") * 40
+    with read("Number,Name\n1,a\n" + lines + lines) as records:
+        sizes = [chunk.records for chunk in records.chunks(0, 7)]
+        assert sizes == [7] * (records.count // 7) + [records.count % 7] * (records.count % 7 > 0)
+        assert records.count == 1 + 2 * lines.count("\n")
+
+
 def test_rejects_keep_their_raw_cells(read: Read) -> None:
     with read('Number,Name\n1\n2,"b\nb",x\n"3"c,d\n') as records:
         (chunk,) = records.chunks(0, 100)
@@ -212,6 +222,42 @@ def test_an_open_quote_is_named_with_the_record_it_opens_in(read: Read) -> None:
     with pytest.raises(FileError, match="record 3") as caught:
         read('Number,Name\n1,a\n\n2\n3,"c\n4,d\n5,e\n')
     assert caught.value.rule == "unterminated_quote"
+
+
+def test_a_record_is_kept_once_however_many_fields_it_has_too_many(read: Read) -> None:
+    with read("Number,Name\n" + f"1,a{',x' * 500}\n" * 2 + '"a"b,1\n') as records:
+        assert records._query("SELECT line FROM bad") == [(2,), (3,), (4,)]
+        assert [rules for _, rules in found(records)] == [["too_many_fields"]] * 2 + [["bad_quoting"]]
+
+
+@pytest.mark.parametrize(("records_in_file", "size"), [(1_000, 60_000), (70, 900_000)])
+def test_long_records_come_back_whole(read: Read, records_in_file: int, size: int) -> None:
+    def cell(number: int) -> str:
+        line = f"{number}" * 300 + "\n"
+        return line * (size // len(line))
+
+    content = "".join(f'{number},"{cell(number)}"\n' for number in range(1, records_in_file + 1))
+    with read(f"Number,Name\n{content}0,short\n") as records:
+        assert records.count == records_in_file + 1
+        number = 0
+        for chunk in records.chunks(0, 50_000):
+            assert chunk.cells.nbytes < 60_000_000
+            for row in chunk.cells.to_pylist():
+                number += 1
+                expected = (f"{number}", cell(number)) if number <= records_in_file else ("0", "short")
+                assert row["record_no"] == number
+                assert (row["c0"], row["c1"]) == expected
+        assert number == records.count
+
+
+def test_too_many_long_records_in_a_row_are_for_the_sender_to_mend(
+    read: Read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("rowledger.records_in.ROOMS", ((64, 122_880), (64, 2_048)))
+    with pytest.raises(FileError, match="at most 100 MB each") as caught:
+        read("Number,Name\n" + f"1,{'x' * 60_000}\n" * 1_000)
+    assert caught.value.rule == "records_too_long"
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_nothing_is_left_in_the_scratch_folder(read: Read, tmp_path: Path) -> None:

@@ -69,3 +69,23 @@ def test_a_reason_names_the_value_and_what_would_be_right(
 def test_a_list_that_breaks_two_rules_has_two_reasons_with_the_items_of_each(tmp_path: Path) -> None:
     found = reasons("type: list, max_length: 3, pattern: '[a-z]+'", "abcd|1|ab|B2", tmp_path)
     assert [(reason.rule, reason.value) for reason in found] == [("length", "abcd"), ("pattern", "1|B2")]
+
+
+@pytest.mark.parametrize(
+    ("type_", "repeated", "message"),
+    [("email", [2], 'E "A@x.de" is already in record 1; it may occur only once.'), ("text", [], None)],
+)
+def test_an_email_address_may_occur_once_in_any_case(
+    type_: str, repeated: list[int], message: str | None, tmp_path: Path
+) -> None:
+    text = f"kind: contact\ntitle: x\ncolumns:\n  - {{field: email, header: P, type: email}}\n  - {{header: E, type: {type_}, unique: true}}\n"
+    template = templates.parse_template(text, "x", {"contact": KIND}, "x.yml")
+    path = tmp_path / "file.csv"
+    path.write_text("P,E\na@b.de,a@x.de\nb@b.de, A@x.de\nc@b.de,b@x.de\n", encoding="utf-8")
+    with Records(path, template, tmp_path) as records:
+        validation = Validation(template, KIND, records, LISTS)
+        found: dict[int, list[Reason]] = {}
+        for chunk in records.chunks(0, 1):
+            found |= validation.judge(chunk).reasons
+    assert list(found) == repeated
+    assert [reason.message for reasons in found.values() for reason in reasons] == [message] * len(repeated)
