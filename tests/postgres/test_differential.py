@@ -284,7 +284,7 @@ def judged(
     keys = template.get("policies", {}).get("match") or [
         key for key in KEYS[template["kind"]] if key in mapped
     ]
-    seen: dict[str, set[str | None]] = {name: set() for _, name, _ in columns}
+    seen: dict[str, set[str | bytes | None]] = {name: set() for _, name, _ in columns}
     verdicts = []
     for row in rows:
         cells = [cell.replace("\r\n", "\n").replace("\r", "\n") for cell in row]
@@ -298,9 +298,10 @@ def judged(
             text = None if place is None else read_as(column, cells[place])
             if "clear" in column and place is not None and text_of(cells[place]) == column["clear"]:
                 cleared.append(column.get("field"))
-            twice = ["unique"] if column.get("unique") and text and text in seen[name] else []
+            same = text.encode().lower() if isinstance(text, str) and column.get("type") == "email" else text
+            twice = ["unique"] if column.get("unique") and text and same in seen[name] else []
             if isinstance(text, str):
-                seen[name].add(text)
+                seen[name].add(same)
             kept = verdict.rejects if column.get("severity", "reject") == "reject" else verdict.warnings
             kept += [(rule, name) for rule in broken_rules(column, text) + twice]
             stored[column.get("field")] = value_of(column, text)
