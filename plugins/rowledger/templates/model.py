@@ -100,7 +100,9 @@ class Column(_Part):
     reference: str | None = _says(
         "the name of a list of values in the database, loaded with `rowledger load-reference`", min_length=1
     )
-    unique: bool = _says("a value may occur once in a file; the first record keeps it", False)
+    unique: bool = _says(
+        "a value may occur once in a file, an email in whatever case; the first record keeps it", False
+    )
     multiline: bool = _says("line breaks and tabs are allowed inside the cell", False)
     severity: Literal["reject", "warn"] = _says(
         "`warn`: a breach is noted as a warning and the record is taken, see below", "reject"
